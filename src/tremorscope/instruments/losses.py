@@ -1,0 +1,51 @@
+"""Losses that the house knows by name; any other callable `(output, target) -> scalar` works too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from tremorscope.foundations.errors import BadInput
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+KnownLoss = Literal["cross_entropy", "squared_error"]
+
+
+def cross_entropy(output: Tensor, target: Tensor) -> Tensor:
+    """Mean cross-entropy in nats; `output` is `[batch, classes]`, `target` integer `[batch]`."""
+    return nn.functional.cross_entropy(output, target)
+
+
+def squared_error(output: Tensor, target: Tensor) -> Tensor:
+    """Mean over examples and coordinates of `(output - target)^2`."""
+    return nn.functional.mse_loss(output, target)
+
+
+def recognise(loss: Loss) -> KnownLoss | None:
+    """Which known loss this is, PyTorch's own functions and default-option modules included; None otherwise."""
+    if loss in (cross_entropy, nn.functional.cross_entropy):
+        return "cross_entropy"
+    if loss in (squared_error, nn.functional.mse_loss):
+        return "squared_error"
+    if isinstance(loss, nn.CrossEntropyLoss):
+        plain = loss.weight is None and loss.reduction == "mean" and loss.label_smoothing == 0
+        return "cross_entropy" if plain and loss.ignore_index == -100 else None
+    if isinstance(loss, nn.MSELoss) and loss.reduction == "mean":
+        return "squared_error"
+    return None
+
+
+def default_loss(targets: Tensor) -> Loss:
+    """Cross-entropy for integer targets, mean squared error for real ones.
+
+    Raises:
+        BadInput: If the targets are of another kind.
+    """
+    if targets.dtype in (torch.int64, torch.int32, torch.int16, torch.uint8):
+        return cross_entropy
+    if targets.is_floating_point():
+        return squared_error
+    raise BadInput("targets", got=str(targets.dtype), wanted="integers (classes) or real numbers")

@@ -1,0 +1,181 @@
+"""A functional view of any module: weights in, outputs out, the user's own module untouched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from tremorscope.foundations.errors import BadInput
+from tremorscope.foundations.layout import Layout
+from tremorscope.instruments.task import Batch, Task
+
+if TYPE_CHECKING:
+    from tremorscope.instruments.edit import PlacedEdit
+    from tremorscope.instruments.recipe import Recipe
+
+Params = Mapping[str, Tensor]
+
+
+@final
+class Network:
+    """Any `nn.Module`, seen as a pure function of its parameters.
+
+    The module is never changed: not its parameters, buffers, gradients, training flags nor the random
+    state. Parameters that share storage (tied weights) are one parameter here, as in
+    `module.named_parameters()`.
+
+    Args:
+        module: The user's module.
+        task: Data and loss, when known.
+        recipe: How it was (or is to be) trained, when known.
+        initial: Flat weights from which the recipe starts. None: the module's own weights are the start.
+        tokenizer: For language models.
+        name: What reports call it; the class name by default.
+        dtype: Cast parameters and floating-point buffers of this view; the module keeps its own.
+        device: Move them, likewise.
+
+    >>> network = Network(nn.Linear(3, 2))
+    >>> network.layout.size, network.sites()
+    (8, ['weights:weight', 'weights:bias', 'weights:*', 'input', 'train.init'])
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        task: Task | None = None,
+        recipe: Recipe | None = None,
+        initial: Tensor | None = None,
+        tokenizer: Any = None,
+        name: str | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
+        if not isinstance(module, nn.Module):
+            raise BadInput("module", got=type(module).__name__, wanted="a torch.nn.Module")
+        self.module = module
+        self.recipe, self.tokenizer = recipe, tokenizer
+        self.name = name or type(module).__name__
+        self.params: dict[str, Tensor] = {
+            key: _cast(value.detach(), dtype, device) for key, value in module.named_parameters()
+        }
+        self.buffers: dict[str, Tensor] = {
+            key: _cast(value.detach(), dtype, device) for key, value in module.named_buffers()
+        }
+        if not self.params:
+            raise BadInput(f"network {self.name!r}", got="no parameters", wanted="at least one")
+        self.layout = Layout.of(self.params)
+        first = next(iter(self.params.values()))
+        self.dtype, self.device = first.dtype, first.device
+        self.task = None if task is None else task.to(dtype=self.dtype, device=self.device)
+        if initial is not None and initial.shape != (self.layout.size,):
+            raise BadInput("initial weights", got=tuple(initial.shape), wanted=f"a vector of {self.layout.size}")
+        self.initial = None if initial is None else initial.to(self.device, self.dtype)
+
+    def __repr__(self) -> str:
+        return f"Network({self.name!r}, {self.layout.size:,} parameters, {str(self.dtype).removeprefix('torch.')})"
+
+    @property
+    def theta(self) -> Float[Tensor, " params"]:
+        """The weights as one vector, a copy."""
+        return self.layout.flatten(self.params)
+
+    @property
+    def start(self) -> Float[Tensor, " params"]:
+        """Where the recipe starts: `initial`, or else the module's own weights."""
+        return self.theta if self.initial is None else self.initial.clone()
+
+    def apply(self, params: Params | Float[Tensor, "*lead params"], batch: Batch, *, training: bool = False) -> Tensor:
+        """Output of the network with other weights.
+
+        Works under `vmap`, `jvp`, `vjp` and `grad`. The forward pass runs in evaluation mode unless
+        `training`; buffers that it writes to are copies that are thrown away.
+
+        Raises:
+            BadInput: If the output is not a tensor (or a Hugging Face output with logits).
+        """
+        named = self.layout.unflatten(params) if isinstance(params, Tensor) else params
+        buffers = {key: value.clone() for key, value in self.buffers.items()} if training else self.buffers
+        with _mode(self.module, training):
+            output = functional_call(self.module, {**named, **buffers}, batch.args, batch.kwargs)
+        output = getattr(output, "logits", output)
+        if not isinstance(output, Tensor):
+            raise BadInput(
+                f"output of {self.name!r}",
+                got=type(output).__name__,
+                wanted="a tensor, or an object with .logits",
+                remedy="Wrap the module so that forward returns the tensor to measure.",
+            )
+        return output
+
+    def loss(
+        self, params: Params | Float[Tensor, " params"], batch: Batch, *, training: bool = False
+    ) -> Float[Tensor, ""]:
+        """The task's loss of one batch, a scalar.
+
+        Raises:
+            BadInput: If there is no task, or its loss does not give a scalar.
+        """
+        if self.task is None or batch.target is None:
+            raise BadInput(
+                f"loss of {self.name!r}", got="no task", wanted="data with targets", remedy="Pass task=Task.of(x, y)."
+            )
+        value = self.task.loss(self.apply(params, batch, training=training), batch.target)
+        if value.ndim != 0:
+            raise BadInput("value of the loss", got=f"shape {tuple(value.shape)}", wanted="a scalar")
+        return value
+
+    def at(self, theta: Float[Tensor, " params"], *, name: str | None = None) -> Network:
+        """The same network with other weights."""
+        return self._view(self.layout.unflatten(theta.detach().to(self.device, self.dtype)), name or self.name)
+
+    def with_task(self, task: Task) -> Network:
+        """The same network on other data."""
+        view = self._view(self.params, self.name)
+        view.task = task.to(dtype=self.dtype, device=self.device)
+        return view
+
+    def with_edits(self, *placed: PlacedEdit) -> Network:
+        """A view in which the weights at the given sites are edited.
+
+        Raises:
+            SiteNotFound: If a site names no weights of this network.
+            BadInput: If a site is not a place in the weights.
+        """
+        theta = self.theta
+        for edit in placed:
+            theta = edit.applied_to_weights(self.layout, theta)
+        return self.at(theta)
+
+    def sites(self) -> list[str]:
+        """Addresses that can be disturbed."""
+        return [*(f"weights:{name}" for name in self.layout.names), "weights:*", "input", "train.init"]
+
+    def _view(self, params: dict[str, Tensor], name: str) -> Network:
+        view = object.__new__(Network)
+        view.__dict__.update(self.__dict__)
+        view.params, view.name = params, name
+        return view
+
+
+def _cast(tensor: Tensor, dtype: torch.dtype | None, device: torch.device | str | None) -> Tensor:
+    return tensor.to(device=device, dtype=dtype if tensor.is_floating_point() else None)
+
+
+@contextmanager
+def _mode(module: nn.Module, training: bool) -> Iterator[None]:
+    """Put every submodule into one mode, and each back into its own afterwards, also on exceptions."""
+    changed = [part for part in module.modules() if part.training is not training]
+    for part in changed:
+        part.training = training
+    try:
+        yield
+    finally:
+        for part in changed:
+            part.training = not training
