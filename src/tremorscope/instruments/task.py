@@ -94,8 +94,13 @@ class Task:
 
     def to(self, *, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Task:
         """The same task elsewhere; only real-valued tensors change their dtype."""
-        fields = ("inputs", "targets", "test_inputs", "test_targets")
-        return replace(self, **{name: _moved(getattr(self, name), dtype, device) for name in fields})
+        return replace(
+            self,
+            inputs=_moved(self.inputs, dtype, device),
+            targets=_moved(self.targets, dtype, device),
+            test_inputs=None if self.test_inputs is None else _moved(self.test_inputs, dtype, device),
+            test_targets=None if self.test_targets is None else _moved(self.test_targets, dtype, device),
+        )
 
 
 def digits(*, num_test: int = 197, split_seed: int = 0, dtype: torch.dtype = torch.float32) -> Task:
@@ -115,7 +120,7 @@ def digits(*, num_test: int = 197, split_seed: int = 0, dtype: torch.dtype = tor
     with gzip.open(path, "rt") as handle:
         rows = numpy.array([[float(cell) for cell in row] for row in csv.reader(handle)])
     # train_test_split draws one permutation: the first num_test rows of it are the test set, the rest train.
-    order = numpy.random.RandomState(split_seed).permutation(len(rows))  # noqa: NPY002 - scikit-learn's own stream
+    order = numpy.random.RandomState(split_seed).permutation(len(rows))
     test, train = rows[order[:num_test]], rows[order[num_test:]]
 
     def inputs(part: Any) -> Tensor:
@@ -147,7 +152,5 @@ def _check_pair(what: str, inputs: Tensor, targets: Tensor) -> None:
             raise BadInput(f"{name} of {what}", got=f"{num_bad} entries that are not finite", wanted="finite numbers")
 
 
-def _moved(tensor: Tensor | None, dtype: torch.dtype | None, device: torch.device | str | None) -> Tensor | None:
-    if tensor is None:
-        return None
+def _moved(tensor: Tensor, dtype: torch.dtype | None, device: torch.device | str | None) -> Tensor:
     return tensor.to(device=device, dtype=dtype if tensor.is_floating_point() else None)
