@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Callable
@@ -10,9 +11,13 @@ from typing import Any
 
 from tremorscope.foundations.errors import BadInput
 
+ANOTHER_PLACE = "Choose another place with --out or TREMORSCOPE_RUNS."
 
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+
+def write_atomically(path: Path, write: Callable[[Path], object], *, remedy: str = ANOTHER_PLACE) -> None:
     """Call `write` on a temporary neighbour of `path`, flush it to disk, and rename it into place.
+
+    The temporary name starts with a dot and ends in `.tmp`: what a killed process leaves is easily told.
 
     Raises:
         BadInput: If the folder cannot be made or written (read-only, full, or a file is in the way).
@@ -24,21 +29,32 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         with open(temporary, "rb+") as handle:
             os.fsync(handle.fileno())
         os.replace(temporary, path)
+        _flush_folder(path.parent)
     except OSError as error:
-        raise unwritable(path, error) from error
+        raise unwritable(path, error, remedy=remedy) from error
     finally:
         # A failed write leaves its neighbour behind; after a rename there is nothing to remove.
-        if temporary.parent.is_dir():
-            temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
-def unwritable(path: Path, error: OSError) -> BadInput:
+def _flush_folder(folder: Path) -> None:
+    """A rename is on disk only when its folder is. Some file systems cannot flush folders: no harm done."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def unwritable(path: Path, error: OSError, *, remedy: str = ANOTHER_PLACE) -> BadInput:
     """The one sentence for every path that cannot be written."""
     return BadInput(
         f"cannot write {path}",
         got=error.strerror or str(error),
         wanted="a folder with room that this user may write to",
-        remedy="Choose another place with --out or TREMORSCOPE_RUNS.",
+        remedy=remedy,
     )
 
 
@@ -52,7 +68,7 @@ def read_json(path: Path) -> Any:
     """Read JSON that this house wrote.
 
     Raises:
-        BadInput: If the file is missing or is not whole JSON.
+        BadInput: If the file is missing, cannot be read, or is not whole JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -62,3 +78,5 @@ def read_json(path: Path) -> Any:
         raise BadInput(f"{path} is not inside a folder", wanted="a run directory") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise BadInput(f"{path} is damaged", got=str(error), wanted="whole JSON") from None
+    except OSError as error:
+        raise BadInput(f"cannot read {path}", got=error.strerror or str(error), wanted="a readable file") from None

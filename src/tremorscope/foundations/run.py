@@ -1,0 +1,574 @@
+"""Run directories: the record of one run, whole after a kill, and enough to go on from.
+
+```
+runs/20261120-101502-training-jacobian-7f3a/    the time is UTC
+  manifest.json               schema, status, request, environment, times, list of artefacts
+  events.jsonl                one line per event, appended
+  lock                        held (flock) by the process that writes the run, as long as it lives
+  items/<key>.json            one per finished item of a sweep
+  arrays/<name>.safetensors   named tensors;  arrays/<name>/ holds pieces of one that is still growing
+  result.json, tables/, figures/
+```
+
+The lock says whether a run is alive: the kernel frees it when its process ends, however it ends. The
+heartbeat is information, and decides only where the file system has no locks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+import time
+import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, final
+
+from tremorscope.foundations.environment import environment
+from tremorscope.foundations.errors import BadInput, nearest
+from tremorscope.foundations.files import read_json, unwritable, write_json
+from tremorscope.foundations.results import Result
+
+if TYPE_CHECKING:  # torch takes a second to import, and listing runs needs none of it
+    from torch import Tensor
+
+SCHEMA = "tremorscope.run/1"
+HEARTBEAT_SECONDS = 10.0
+PROGRESS_SECONDS = 0.1
+STALE_SECONDS = 60.0
+
+Status = Literal["running", "finished", "failed", "interrupted", "damaged"]
+
+_ID = re.compile(r"\d{8}-\d{6}-[a-z0-9-]+-[0-9a-f]{4}")
+_KEY = re.compile(r"[A-Za-z0-9_=,+@%-][A-Za-z0-9._=,+@%-]{0,149}")
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class RunHeader:
+    """What a list of runs shows, read from the manifest alone.
+
+    `status` is the truth of the moment: a run that says "running" and whose process is gone is
+    "interrupted"; a folder with the name of a run and no readable manifest is "damaged".
+    `seconds` counts working time, over all resumptions.
+    """
+
+    path: Path
+    id: str
+    name: str
+    preset: str | None
+    seed: int | None
+    status: Status
+    started: datetime | None
+    seconds: float
+
+    @property
+    def is_resumable(self) -> bool:
+        """True when `Run.open` would take it."""
+        return self.status in ("interrupted", "failed")
+
+
+@final
+class Run:
+    """One run directory, open for writing. One process owns it; workers attach to it.
+
+    Made by `create`, `open` (to resume) or `attach`, not by hand.
+    """
+
+    path: Path
+    id: str
+    request: dict[str, Any]
+
+    def __init__(self, path: Path, manifest: dict[str, Any], lock: int | None, *, is_owner: bool) -> None:
+        self.path, self.id, self.request = path, path.name, manifest["request"]
+        self._manifest = manifest
+        self._is_owner = is_owner
+        self._started = time.monotonic()
+        self._seconds_before = float(manifest.get("seconds") or 0.0)
+        self._last_beat = self._started
+        self._last_progress: dict[str, float] = {}
+        # The lock is freed when the run is closed, forgotten, or its process ends.
+        self._unlock = weakref.finalize(self, _close, lock)
+
+    @classmethod
+    def create(cls, root: Path, *, name: str, request: dict[str, Any]) -> Run:
+        """A new run directory below `root`, with status "running".
+
+        `request` is JSON, and enough to start the work anew: `{"verb": "run", "study": ..., "preset": ...}`.
+
+        Raises:
+            BadInput: If the directory cannot be written.
+        """
+        slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:60] or "run"
+        path = _new_folder(root, slug)
+        try:
+            lock = _lock(path)
+            manifest = {
+                "schema": SCHEMA,
+                "id": path.name,
+                "name": name,
+                "request": request,
+                "status": "running",
+                "pid": os.getpid(),
+                "started": _now(),
+                "heartbeat": _now(),
+                "finished": None,
+                "seconds": 0.0,
+                "environment": environment(),
+                "artefacts": {},
+            }
+            run = cls(path, manifest, lock, is_owner=True)
+            run._write_manifest()
+            run.event("started")
+        except BaseException:
+            shutil.rmtree(path, ignore_errors=True)  # nothing is in it yet but what could be written of the manifest
+            raise
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> Run:
+        """An unfinished run, to go on with.
+
+        Raises:
+            BadInput: If the run is finished, is still being written by a living process, or its manifest is
+                missing or damaged.
+        """
+        manifest = _read_manifest(path)
+        if manifest["status"] == "finished":
+            raise BadInput(
+                f"run {path.name} is finished",
+                wanted="an interrupted or failed run",
+                remedy=f"See it with `tremorscope show {path.name}`.",
+            )
+        lock = _lock(path)
+        # Another process may have finished it between the reading and the locking.
+        manifest = _read_manifest(path)
+        manifest |= {"status": "running", "pid": os.getpid(), "finished": None, "heartbeat": _now()}
+        run = cls(path, manifest, lock, is_owner=True)
+        for left_over in path.rglob(".*.tmp"):  # half-written files of the process that was killed
+            left_over.unlink(missing_ok=True)
+        run._write_manifest()
+        run._mend_events()
+        run.event("resumed")
+        run._compare_environment()
+        return run
+
+    @classmethod
+    def attach(cls, path: Path) -> Run:
+        """The view of a worker process: writes items, arrays, blocks and events, and owns nothing.
+
+        Raises:
+            BadInput: If the manifest is missing or damaged.
+        """
+        return cls(path, _read_manifest(path), None, is_owner=False)
+
+    # Events
+
+    def event(self, kind: str, **fields: Any) -> None:
+        """Append one line to `events.jsonl`; `time` (seconds since 1970) is added.
+
+        Raises:
+            BadInput: If the line cannot be written, as on a full disk.
+        """
+        line = json.dumps({"time": round(time.time(), 3), "kind": kind, **fields}, ensure_ascii=False) + "\n"
+        self._append(line.encode())
+        if self._is_owner and time.monotonic() - self._last_beat >= HEARTBEAT_SECONDS:
+            self._manifest["heartbeat"] = _now()
+            self._write_manifest()
+
+    def progress(self, label: str, done: int, total: int) -> None:
+        """Say how far the work called `label` is.
+
+        Free to call often: at most ten events a second are kept for each label, and always the last.
+        """
+        now = time.monotonic()
+        if done < total and now - self._last_progress.get(label, -1.0) < PROGRESS_SECONDS:
+            return
+        self._last_progress[label] = now
+        self.event("progress", label=label, done=done, total=total)
+
+    def say(self, text: str, level: Literal["info", "warning"] = "info") -> None:
+        """One sentence for whoever watches."""
+        self.event("message", text=text, level=level)
+
+    # What the work leaves behind
+
+    def item(self, key: str) -> Any | None:
+        """The value of a finished item, or None. A damaged item is dropped, said so, and counts as not done."""
+        path = self._item_path(key)
+        if not path.exists():
+            return None
+        try:
+            return read_json(path)["value"]
+        except (BadInput, KeyError, TypeError) as error:
+            path.unlink(missing_ok=True)
+            self.say(f"Item {key} was damaged ({error}) and will be computed again.", "warning")
+            return None
+
+    def has_item(self, key: str) -> bool:
+        """True when an item of that key was saved; None is a value too."""
+        return self._item_path(key).exists()
+
+    def save_item(self, key: str, value: Any) -> None:
+        """Keep the value of a finished item, atomically.
+
+        Raises:
+            BadInput: If the value is not JSON (NaN is not), or cannot be written.
+        """
+        try:
+            write_json(self._item_path(key), {"key": key, "value": value})
+        except (TypeError, ValueError) as error:
+            if isinstance(error, BadInput):
+                raise
+            raise BadInput(
+                f"value of item {key!r}",
+                got=str(error),
+                wanted="JSON: text, finite numbers, booleans, None, lists, dictionaries",
+                remedy="Save tensors with run.save_arrays, and None for a number that is not finite.",
+            ) from error
+
+    def save_arrays(self, name: str, arrays: Mapping[str, Tensor]) -> Path:
+        """Write named tensors to `arrays/<name>.safetensors`, atomically.
+
+        Raises:
+            BadInput: If the file cannot be written.
+        """
+        from tremorscope.foundations.arrays import write_arrays
+
+        path = self._array_path(name)
+        write_arrays(path, arrays)
+        return path
+
+    def arrays(self, name: str) -> dict[str, Tensor]:
+        """What `save_arrays` wrote, on the CPU.
+
+        Raises:
+            BadInput: If there is no such file, or it is damaged.
+        """
+        from tremorscope.foundations.arrays import read_arrays
+
+        return read_arrays(self._array_path(name))
+
+    def has_arrays(self, name: str) -> bool:
+        """True when `save_arrays(name, ...)` was finished."""
+        return self._array_path(name).exists()
+
+    def blocks(self, name: str) -> Path:
+        """The folder `arrays/<name>/`, made if need be, for the pieces of something large."""
+        folder = self.path / "arrays" / _checked(name)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise unwritable(folder, error) from error
+        return folder
+
+    # The end
+
+    def finish(self, result: Result) -> None:
+        """Save the result, list every artefact with its hash, and let go of the run."""
+        self._must_own("finish")
+        result.save(self.path)
+        self._manifest["artefacts"] = _artefacts(self.path)
+        self._manifest |= {"status": "finished", "finished": _now(), "heartbeat": _now()}
+        self._manifest.pop("error", None)
+        self.event("finished")
+        self._write_manifest()
+        self.close()
+
+    def fail(self, error: BaseException) -> None:
+        """Record why the run stopped, and let go of it.
+
+        An interruption by the user is "interrupted", everything else "failed"; both can be resumed. Where
+        even this cannot be written (a full disk), the freed lock says that the run stopped.
+        """
+        self._must_own("fail")
+        status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+        sentence = str(error) or type(error).__name__
+        self._manifest |= {"status": status, "finished": _now(), "heartbeat": _now(), "error": sentence}
+        with contextlib.suppress(BadInput):
+            self._write_manifest()
+        with contextlib.suppress(BadInput):
+            self.event(status, error=sentence)
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the run as it is; without `finish` or `fail` it counts as interrupted."""
+        self._unlock()
+
+    # Inside
+
+    def _must_own(self, verb: str) -> None:
+        if not self._is_owner or not self._unlock.alive:
+            raise RuntimeError(f"cannot {verb} run {self.id}: only the process that owns it may, and only once")
+
+    def _write_manifest(self) -> None:
+        self._last_beat = time.monotonic()
+        self._manifest["seconds"] = round(self._seconds_before + self._last_beat - self._started, 3)
+        write_json(self.path / "manifest.json", self._manifest)
+
+    def _append(self, line: bytes) -> None:
+        path = self.path / "events.jsonl"
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+            try:
+                written = os.write(descriptor, line)  # one write: lines of several processes do not mix
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise unwritable(path, error) from error
+        if written < len(line):
+            raise unwritable(path, OSError(f"only {written} of {len(line)} bytes fitted"))
+
+    def _mend_events(self) -> None:
+        """End a line that was cut short, so that the next one stands by itself."""
+        path = self.path / "events.jsonl"
+        if path.exists() and (text := path.read_bytes()) and not text.endswith(b"\n"):
+            self._append(b"\n")
+
+    def _compare_environment(self) -> None:
+        before, now = self._manifest.get("environment", {}), environment()
+        changed = [
+            f"{part} was {before.get(part)!r}, is {now[part]!r}"
+            for part in ("packages", "code", "python", "cpu", "devices")
+            if before.get(part) != now[part]
+        ]
+        if changed:
+            self.say(
+                "Resumed elsewhere than begun: " + "; ".join(changed) + ". Numbers may differ in the last digits.",
+                "warning",
+            )
+
+    def _item_path(self, key: str) -> Path:
+        return self.path / "items" / f"{_checked(key)}.json"
+
+    def _array_path(self, name: str) -> Path:
+        return self.path / "arrays" / f"{_checked(name)}.safetensors"
+
+
+def runs_root(out: Path | None) -> Path:
+    """Where runs live: `out`, else the environment's TREMORSCOPE_RUNS, else `./runs`.
+
+    >>> runs_root(Path("elsewhere"))
+    PosixPath('elsewhere')
+    """
+    return out if out is not None else Path(os.environ.get("TREMORSCOPE_RUNS") or "runs")
+
+
+def find_run(spec: str, root: Path) -> Path:
+    """The directory of a run given by id, by a prefix that only one id has, or by path.
+
+    Raises:
+        BadInput: If there is none, or several; the nearest ids are listed.
+    """
+    for path in (root / spec, Path(spec)):
+        if (path / "manifest.json").is_file():
+            return path
+    ids = [path.name for path in _folders(root)]
+    found = [name for name in ids if spec and name.startswith(spec)]
+    if len(found) == 1:
+        return root / found[0]
+    if found:
+        raise BadInput(f"run {spec!r} is not one run", got=_some(found), wanted="a longer prefix")
+    if Path(spec).is_dir():
+        raise BadInput(f"{spec} is no run directory", got="no manifest.json", wanted="a folder that a run wrote")
+    close = [name for name in reversed(ids) if spec and spec in name] or nearest(spec, ids)
+    if close:
+        remedy = f"Did you mean {_some(close)}?"
+    elif ids:
+        remedy = f"The latest is {ids[-1]}; see all with `tremorscope list runs`."
+    else:
+        remedy = f"There are no runs in {root}; point --out or TREMORSCOPE_RUNS at the folder that has them."
+    raise BadInput("run", got=repr(spec), wanted="an id, the start of one, or a path", remedy=remedy)
+
+
+def list_runs(root: Path) -> list[RunHeader]:
+    """The headers of all runs below `root`, latest first; reads one small file a run."""
+    headers = [read_header(path) for path in _folders(root)]
+    return sorted(headers, key=lambda header: (header.started is not None, header.started, header.id), reverse=True)
+
+
+def read_header(path: Path) -> RunHeader:
+    """The header of one run directory; a folder whose manifest is missing or damaged has status "damaged"."""
+    try:
+        manifest = _read_manifest(path)
+        started = datetime.fromisoformat(manifest["started"])
+        beat = datetime.fromisoformat(manifest["heartbeat"])
+    except (BadInput, ValueError, TypeError):
+        return RunHeader(
+            path=path, id=path.name, name="", preset=None, seed=None, status="damaged", started=None, seconds=0.0
+        )
+    status = manifest["status"]
+    if status == "running" and not _is_alive(path, beat):
+        status = "interrupted"
+    request = manifest["request"]
+    return RunHeader(
+        path=path,
+        id=path.name,
+        name=str(manifest["name"]),
+        preset=request.get("preset"),
+        seed=request.get("seed"),
+        status=status,
+        started=started,
+        seconds=float(manifest["seconds"]),
+    )
+
+
+def read_request(path: Path) -> dict[str, Any]:
+    """What the run in this directory was asked to do.
+
+    Raises:
+        BadInput: If the manifest is missing or damaged.
+    """
+    request: dict[str, Any] = _read_manifest(path)["request"]
+    return request
+
+
+def read_events(path: Path, start: int = 0) -> tuple[list[dict[str, Any]], int]:
+    """Events of the run directory `path` from byte `start` on, and the byte to go on from.
+
+    Whole lines only: a line still being written is left for the next call. Lines cut short by a kill are skipped.
+    """
+    try:
+        with open(path / "events.jsonl", "rb") as handle:
+            handle.seek(start)
+            text = handle.read()
+    except FileNotFoundError:
+        return [], start
+    whole = text[: text.rfind(b"\n") + 1]
+    events = []
+    for line in whole.splitlines():
+        with contextlib.suppress(ValueError):
+            events.append(json.loads(line))
+    return events, start + len(whole)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _new_folder(root: Path, slug: str) -> Path:
+    while True:
+        path = root / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{slug}-{secrets.token_hex(2)}"
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError as error:
+            if not root.is_dir():  # a file is in the way, and will stay there
+                raise unwritable(path, error) from error
+        except OSError as error:
+            raise unwritable(path, error) from error
+        else:
+            return path
+
+
+def _lock(path: Path) -> int | None:
+    """The descriptor that holds the run's lock; None where the file system has no locks.
+
+    Raises:
+        BadInput: If a living process holds it.
+    """
+    try:
+        descriptor = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise unwritable(path / "lock", error) from error
+    for attempt in range(10):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return descriptor
+        except BlockingIOError:
+            if attempt < 9:
+                time.sleep(0.03)  # somebody who lists runs holds a shared lock for some microseconds
+        except OSError:
+            os.close(descriptor)
+            return None
+    os.close(descriptor)
+    raise BadInput(
+        f"run {path.name} is being written by another process",
+        wanted="a run that stopped",
+        remedy=f"Watch it with `tremorscope show {path.name}`, or stop that process first.",
+    )
+
+
+def _is_alive(path: Path, beat: datetime) -> bool:
+    try:
+        descriptor = os.open(path / "lock", os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # no locks here: believe a fresh heartbeat
+        return (datetime.now(UTC) - beat).total_seconds() < STALE_SECONDS
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _close(descriptor: int | None) -> None:
+    if descriptor is not None:
+        os.close(descriptor)
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest, or the reason why this folder cannot be used as a run."""
+    remedy = "A run without its manifest cannot be resumed: start it again, then delete the folder."
+    try:
+        manifest = read_json(path / "manifest.json")
+    except BadInput as error:
+        raise BadInput(
+            f"run directory {path} is half written: {error.what}", got=error.got, wanted="a manifest", remedy=remedy
+        ) from None
+    if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
+        found = manifest.get("schema") if isinstance(manifest, dict) else type(manifest).__name__
+        raise BadInput(f"schema of {path / 'manifest.json'}", got=found, wanted=SCHEMA, remedy=remedy)
+    fields = {"id", "name", "request", "status", "started", "heartbeat", "seconds"}
+    if missing := sorted(fields - manifest.keys()):
+        raise BadInput(f"{path / 'manifest.json'} is damaged", got=f"no {', '.join(missing)}", remedy=remedy)
+    return manifest
+
+
+def _folders(root: Path) -> list[Path]:
+    """Every run directory below `root`, oldest first, damaged ones too."""
+    try:
+        entries = sorted(os.scandir(root), key=lambda entry: entry.name)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return [
+        Path(entry.path)
+        for entry in entries
+        if entry.is_dir() and (_ID.fullmatch(entry.name) or Path(entry.path, "manifest.json").is_file())
+    ]
+
+
+def _artefacts(path: Path) -> dict[str, dict[str, Any]]:
+    files = [path / "result.json"]
+    for folder in ("tables", "figures", "arrays"):
+        files += sorted(file for file in (path / folder).rglob("*") if file.is_file() and file.suffix != ".tmp")
+    listing = {}
+    for file in files:
+        with open(file, "rb") as handle:
+            digest = hashlib.file_digest(handle, "sha256").hexdigest()
+        listing[file.relative_to(path).as_posix()] = {"sha256": digest, "bytes": file.stat().st_size}
+    return listing
+
+
+def _checked(key: str) -> str:
+    if not _KEY.fullmatch(key):
+        raise BadInput(
+            "key of an item or array",
+            got=repr(key),
+            wanted="1 to 150 letters, digits and ._=,+@%-, not starting with a dot",
+        )
+    return key
+
+
+def _some(ids: list[str], most: int = 5) -> str:
+    return ", ".join(ids[:most]) + (f" and {len(ids) - most} more" if len(ids) > most else "")
