@@ -18,7 +18,7 @@ CORE := $(VENV)/.stamp-core
 DEV := $(VENV)/.stamp-dev
 # Always `python -m`: the console scripts in bin/ hold an absolute path, and would break if the checkout moved.
 PYTHON := $(VENV)/bin/python
-PIP := $(PYTHON) -m pip install --quiet --disable-pip-version-check
+PIP := $(PYTHON) -m pip install --quiet --quiet --disable-pip-version-check
 PYTEST := $(PYTHON) -m pytest -n 2
 
 .PHONY: help demo test slow check setup claims bench real browser clean
