@@ -13,12 +13,13 @@ TORCH ?= torch==2.13.0
 TORCH_ARGS ?=
 PYTEST_ARGS ?=
 
-VENV := .venv
+# `override`: whoever types PYTHON=... or VENV=... means PY, and must never have packages put into another Python.
+override VENV := .venv
 CORE := $(VENV)/.stamp-core
 DEV := $(VENV)/.stamp-dev
 # Always `python -m`: the console scripts in bin/ hold an absolute path, and would break if the checkout moved.
-PYTHON := $(VENV)/bin/python
-PIP := $(PYTHON) -m pip install --quiet --quiet --disable-pip-version-check
+override PYTHON := $(VENV)/bin/python
+override PIP := $(PYTHON) -m pip install --quiet --quiet --disable-pip-version-check
 PYTEST := $(PYTHON) -m pytest -n 2
 
 .PHONY: help demo test slow check setup claims bench real browser clean
