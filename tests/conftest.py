@@ -76,9 +76,9 @@ def chromium(playwright: Playwright) -> Path:
 
 def find_chromium(own: Path) -> Path | None:
     """The first candidate that answers `--version`; `own` is Playwright's download."""
-    candidates = [os.environ.get("CHROMIUM"), *(shutil.which(name) for name in CHROMIUM_NAMES), str(own)]
-    for candidate in filter(None, candidates):
-        if not Path(candidate).exists():
+    candidates = [os.environ.get("CHROMIUM"), *CHROMIUM_NAMES, str(own)]
+    for candidate in (shutil.which(name) for name in candidates if name):
+        if candidate is None:
             continue
         # Some distributions install a stub that only says where the real package is.
         answer = subprocess.run([candidate, "--version"], capture_output=True, text=True, timeout=60, check=False)
