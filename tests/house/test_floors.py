@@ -53,6 +53,7 @@ PLANTED = {
         "instruments/site.py": ('"""S."""\nx = torch.load("a.pt")\n', "torch.load without weights_only=True"),
         "methods/weights/jacobian.py": ('"""J."""\ntorch.manual_seed(0)\n', "calls torch.manual_seed"),
         "methods/dynamics/grok.py": ('"""G."""\nnp.random.seed(0)\n', "calls np.random.seed"),
+        "instruments/load.py": ('"""L."""\nexec(text)\neval(text)\n', "instruments/load.py:3 calls eval"),
         "examine/__init__.py": ('"""E."""\nset_default_dtype(x)\n', "calls set_default_dtype"),
         "instruments/_hooks.py": ('"""H."""\nnp.load("a", allow_pickle=True)\n', "allow_pickle=True"),
     },
