@@ -84,7 +84,7 @@ def write_report(result: Result, path: Path) -> Path:
     """Draw `report.html` in a run directory; also how an older run gets the newest look."""
     from tremorscope.instruments.report import report  # templates and plotting code, needed at the end only
 
-    return report(result, path=path / REPORT, command=result.provenance.get("command"))
+    return report(result, path=path / REPORT)
 
 
 @contextmanager

@@ -49,6 +49,11 @@ class Config(BaseModel):
         frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False, validate_default=True
     )
 
+    def plan(self) -> dict[str, int]:
+        """Counts of what will be done, for `--dry-run`: the members, and whatever a study adds."""
+        num_seeds = getattr(self, "num_seeds", None)
+        return {} if num_seeds is None else {"members": int(num_seeds)}
+
 
 AnyConfig = TypeVar("AnyConfig", bound=Config)
 RunStudy = Callable[[AnyConfig, int, Run], Result]
@@ -184,7 +189,7 @@ def get_study(name: str) -> Study:
         raise BadInput(
             "study",
             got=name,
-            wanted=f"one of {', '.join(names)}" if len(names) <= 6 else f"one of {len(names)}",
+            wanted=f"one of {', '.join(names)}" if 0 < len(names) <= 6 else f"one of {len(names)}",
             remedy=did_you_mean(name, names) or "`tremorscope list studies` shows them all.",
         )
     return _registry[name]
@@ -239,6 +244,14 @@ def knobs(config_type: type[Config]) -> list[Knob]:
         default = None if info.is_required() else info.get_default(call_default_factory=True, validated_data={})
         found.append(Knob(key=key, kind=_kind(info), default=default, description=info.description or ""))
     return found
+
+
+def value_of(config: Config, key: str) -> Any:
+    """The value at a dotted key."""
+    value: Any = config
+    for part in key.split("."):
+        value = getattr(value, part)
+    return value
 
 
 def _annotated_config(function: Callable[..., Any], name: str) -> type[Config]:

@@ -1,0 +1,106 @@
+"""Floor 4: the command line. It presents and starts; every number it shows is in a Result file.
+
+Only typer is imported here: each verb imports what it needs when it is called.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated, NoReturn
+
+import typer
+
+from tremorscope.cli import claims, doctor, examine, list_, report, resume, run, show
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="tremorscope",
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Begin with: tremorscope examine builtin:digits-mlp",
+)
+app.command("list")(list_.list_everything)
+app.command("examine")(examine.examine_model)
+app.command("run")(run.run_study)
+app.command("resume")(resume.resume_run)
+app.command("show")(show.show_run)
+app.command("report")(report.make_report)
+app.command("claims")(claims.judge_claims)
+app.command("doctor")(doctor.check_machine)
+
+
+@app.callback(invoke_without_command=True)
+def tremorscope(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of every error; TREMORSCOPE_DEBUG=1 does the same.")
+    ] = False,
+) -> None:
+    """Disturb a neural network in one place and measure what moves, against the matched null."""
+    if version:
+        from importlib.metadata import version as version_of
+
+        typer.echo(f"tremorscope {version_of('tremorscope')}")
+    elif context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run one command and leave with its exit code.
+
+    0 finished, whatever the verdicts (4 with `--strict` when a claim fails), 1 a bug, 2 bad usage or input,
+    3 partly done, 130 interrupted.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    sys.exit(_answer(words))
+
+
+def _answer(words: list[str]) -> int:
+    from tremorscope.foundations.errors import TremorscopeError
+
+    debug = "--debug" in words or os.environ.get("TREMORSCOPE_DEBUG", "0") not in ("", "0")
+    # The option may stand anywhere, as people add it to the end of what has just failed.
+    words = [word for word in words if word != "--debug"]
+    try:
+        code = app(args=words, prog_name="tremorscope", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except (KeyboardInterrupt, typer.Abort):
+        print("Interrupted.", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # `tremorscope list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except TremorscopeError as error:
+        if debug:
+            _print_traceback(error)
+        _refuse(str(error), words, notes=getattr(error, "__notes__", ()))
+        return 2
+    except Exception as error:
+        if hasattr(error, "format_message"):  # a usage error of typer, whose class moved between its versions
+            command = getattr(getattr(error, "ctx", None), "command_path", "tremorscope")
+            _refuse(error.format_message(), words, notes=[f"Try: {command} --help"])
+            return 2
+        _print_traceback(error)
+        _refuse("This is a bug in tremorscope; please report it with the lines above.", words)
+        return 1
+
+
+def _refuse(sentence: str, words: list[str], notes: Sequence[str] = ()) -> None:
+    for line in (sentence, *notes):
+        print(line, file=sys.stderr)
+    if "--json" in words:
+        from tremorscope.cli.output import print_json
+
+        print_json({"error": sentence, "notes": list(notes)})
+
+
+def _print_traceback(error: BaseException) -> None:
+    import traceback
+
+    traceback.print_exception(error)
