@@ -20,8 +20,12 @@ def cross_entropy(output: Tensor, target: Tensor) -> Tensor:
 
 
 def squared_error(output: Tensor, target: Tensor) -> Tensor:
-    """Mean over examples and coordinates of `(output - target)^2`."""
-    return nn.functional.mse_loss(output, target)
+    """Mean over examples and coordinates of `(output - target)^2`.
+
+    Written out, because `torch.nn.functional.mse_loss` cannot be differentiated forward over reverse
+    (PyTorch 2.13: "ZeroTensors are immutable").
+    """
+    return (output - target).square().mean()
 
 
 def recognise(loss: Loss) -> KnownLoss | None:
@@ -36,6 +40,11 @@ def recognise(loss: Loss) -> KnownLoss | None:
     if isinstance(loss, nn.MSELoss) and loss.reduction == "mean":
         return "squared_error"
     return None
+
+
+def differentiable(loss: Loss) -> Loss:
+    """The same loss in a form that any mode of differentiation takes."""
+    return {"cross_entropy": cross_entropy, "squared_error": squared_error, None: loss}[recognise(loss)]
 
 
 def default_loss(targets: Tensor) -> Loss:

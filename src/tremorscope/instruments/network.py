@@ -13,6 +13,7 @@ from torch.func import functional_call
 
 from tremorscope.foundations.errors import BadInput
 from tremorscope.foundations.layout import Layout
+from tremorscope.instruments.losses import differentiable
 from tremorscope.instruments.task import Batch, Task
 
 if TYPE_CHECKING:
@@ -91,6 +92,18 @@ class Network:
         """Where the recipe starts: `initial`, or else the module's own weights."""
         return self.theta if self.initial is None else self.initial.clone()
 
+    def required_task(self) -> Task:
+        """The task, for whoever cannot do without.
+
+        Raises:
+            BadInput: If there is none.
+        """
+        if self.task is None:
+            raise BadInput(
+                f"data of {self.name!r}", got="none", wanted="inputs and targets", remedy="Pass task=Task.of(x, y)."
+            )
+        return self.task
+
     def apply(self, params: Params | Float[Tensor, "*lead params"], batch: Batch, *, training: bool = False) -> Tensor:
         """Output of the network with other weights.
 
@@ -126,7 +139,7 @@ class Network:
             raise BadInput(
                 f"loss of {self.name!r}", got="no task", wanted="data with targets", remedy="Pass task=Task.of(x, y)."
             )
-        value = self.task.loss(self.apply(params, batch, training=training), batch.target)
+        value = differentiable(self.task.loss)(self.apply(params, batch, training=training), batch.target)
         if value.ndim != 0:
             raise BadInput("value of the loss", got=f"shape {tuple(value.shape)}", wanted="a scalar")
         return value

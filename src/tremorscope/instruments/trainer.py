@@ -114,9 +114,7 @@ class Training:
         Raises:
             BadInput: If the network has none.
         """
-        if self.network.task is None:
-            raise BadInput(f"training {self.network.name!r}", got="no task", wanted="data and a loss")
-        return self.network.task
+        return self.network.required_task()
 
     @property
     def num_steps(self) -> int:

@@ -1,0 +1,102 @@
+"""Tangents of training for any module and any pure recipe, by forward-mode differentiation of each step.
+
+Both classes keep every state of the run and send a block of tangents through step after step with `vmap` of
+`jvp`, so that the primal part of a step is computed once for the whole block. Cost: one forward-over-reverse
+product per tangent and step. Memory: all states of the run, plus the activations of `k` tangents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import final
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.func import jvp, vmap
+
+from tremorscope.instruments.recipe import Recipe, State
+from tremorscope.instruments.trainer import Training, primal_states
+
+_COPIES = 8  # state, gradient, buffers and the temporaries of one product
+
+
+@final
+class TrainingTangents:
+    """`V -> J V` for a `Trainer` on any module; blocks are `[params, k]`.
+
+    Only the gradient is differentiated here: the optimiser knows its own tangent.
+    """
+
+    route = "generic"
+
+    def __init__(self, training: Training, theta: Float[Tensor, " params"], *, flags: tuple[str, ...] = ()) -> None:
+        self.flags = flags
+        self.training = training
+        self._states = primal_states(training, theta)
+        self.last: Tensor = training.read(self._states[-1])
+        self.null_columns: Int[Tensor, " null"] = torch.zeros(0, dtype=torch.int64)
+
+    @property
+    def bytes_per_column(self) -> int:
+        """State and gradient of one tangent; activations depend on the module and are not counted."""
+        return self.last.element_size() * self.last.numel() * _COPIES
+
+    def __call__(self, block: Float[Tensor, "params k"]) -> Float[Tensor, "params k"]:
+        """Push tangents of the first weights to tangents of the last ones."""
+        d_theta = block.to(self.last.dtype, copy=True)
+        d_slots = tuple(torch.zeros_like(d_theta) for _ in self._states[0][1:])
+        for t, (theta, *slots) in enumerate(self._states[:-1]):
+            gradient, d_gradient = self._gradient(theta, d_theta, t)
+            update = self.training.trainer.optimiser.linearise(
+                theta, gradient, tuple(slots), factor=self.training.factor(t), step=t
+            )
+            update(d_theta, d_gradient, d_slots)
+        return d_theta
+
+    def _gradient(self, theta: Tensor, d_theta: Tensor, t: int) -> tuple[Tensor, Tensor]:
+        def along(tangent: Tensor) -> tuple[Tensor, Tensor]:
+            both = jvp(lambda at: self.training.gradient(at, t), (theta,), (tangent,))
+            return both[0], both[1]
+
+        rows: Tensor
+        gradient, rows = vmap(along, in_dims=1, out_dims=(None, 0), randomness="same")(d_theta)  # type: ignore[arg-type]
+        return gradient, rows.T.contiguous()
+
+
+@final
+class RecipeTangents:
+    """`V -> J V` for a pair of pure functions; blocks are `[params, k]`."""
+
+    route = "generic"
+
+    def __init__(self, recipe: Recipe, theta: Float[Tensor, " params"], *, flags: tuple[str, ...] = ()) -> None:
+        self.flags = flags
+        self.recipe = recipe
+        self.theta = theta
+        self._states = primal_states(recipe, theta)
+        self.last: Tensor = recipe.read(self._states[-1])
+        self.null_columns: Int[Tensor, " null"] = torch.zeros(0, dtype=torch.int64)
+
+    @property
+    def bytes_per_column(self) -> int:
+        """State and gradient of one tangent; what a user's step needs beside them is not known."""
+        return self.last.element_size() * self.theta.numel() * _COPIES
+
+    def __call__(self, block: Float[Tensor, "params k"]) -> Float[Tensor, "params k"]:
+        """Push tangents of the first weights to tangents of the last ones."""
+        tangent = _block_jvp(self.recipe.init, self.theta, block.T.to(self.last.dtype))
+        for t in range(self.recipe.num_steps):
+            tangent = _block_jvp(partial(self.recipe.step, t=t), self._states[t], tangent)
+        last: Tensor = _block_jvp(self.recipe.read, self._states[-1], tangent)
+        return last.T.contiguous()
+
+
+def _block_jvp(function: Callable[[State], State], at: State, tangents: State) -> State:
+    """Derivatives of a function of a tree along `k` trees, stacked on the first axis."""
+
+    def along(tangent: State) -> State:
+        return jvp(function, (at,), (tangent,))[1]
+
+    return vmap(along, randomness="same")(tangents)

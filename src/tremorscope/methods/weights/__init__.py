@@ -1,0 +1,1 @@
+"""Questions about the weights: what training does to them, and what they do to the loss."""
