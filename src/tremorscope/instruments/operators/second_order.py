@@ -1,0 +1,142 @@
+"""Three ways to multiply by the Hessian of one scalar function at one point."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.func import functionalize, grad, jvp, linearize, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from tremorscope.instruments.operators.operator import columnwise
+
+Route = Literal["linearize", "double_backward", "finite_difference"]
+ScalarFunction = Callable[[Tensor], Tensor]
+BlockProduct = Callable[[Tensor], Tensor]
+"""Takes `[n, k]`, gives `[n, k]`."""
+
+
+@contextmanager
+def exact_derivatives(device: torch.device) -> Iterator[None]:
+    """Conditions under which every module has as many derivatives as it can, and no trace is left behind.
+
+    Fused attention has no second derivative; its plain form has. The random state is put back, should
+    the forward pass draw from it.
+    """
+    with (
+        torch.enable_grad(),
+        torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
+        sdpa_kernel(SDPBackend.MATH),
+        warnings.catch_warnings(),
+    ):
+        # pytorch #94374: the constant folding inside linearize warns about itself.
+        warnings.filterwarnings("ignore", message="Attempted to insert a get_attr Node", category=UserWarning)
+        warnings.filterwarnings("ignore", message="There is a performance drop because we have not yet implemented")
+        yield
+
+
+def gradient_at(loss: ScalarFunction, theta: Float[Tensor, " params"]) -> Float[Tensor, " params"]:
+    """Gradient by an ordinary backward pass: the least that a module must support."""
+    point = theta.detach().clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(loss(point), point, materialize_grads=True)
+    return gradient.detach()
+
+
+def linearised(loss: ScalarFunction, theta: Float[Tensor, " params"]) -> BlockProduct:
+    """Forward over reverse, traced once and replayed: nothing that does not depend on the vector is done again."""
+    # Without functionalize the replayed trace writes into its own folded constants wherever the module
+    # works in place (GRU cells do), and every product after the first is silently wrong.
+    _, product = linearize(functionalize(grad(loss)), theta)
+
+    def one(vector: Tensor) -> Tensor:
+        result: Tensor = product(vector)
+        return result
+
+    return batched(one)
+
+
+def forward_over_reverse(loss: ScalarFunction, theta: Float[Tensor, " params"]) -> BlockProduct:
+    """The same derivative with nothing kept between products: no memory, several times the work."""
+    gradient = grad(loss)
+
+    def one(vector: Tensor) -> Tensor:
+        result: Tensor = jvp(gradient, (theta,), (vector,))[1]
+        return result
+
+    return batched(one)
+
+
+def double_backward(loss: ScalarFunction, theta: Float[Tensor, " params"]) -> BlockProduct:
+    """Reverse over reverse, with the graph of the gradient kept."""
+    point = theta.detach().clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(loss(point), point, create_graph=True, materialize_grads=True)
+    if not gradient.requires_grad:  # a loss that is linear in these parameters
+        return torch.zeros_like
+
+    def products(vectors: Tensor, *, together: bool) -> Tensor:
+        (result,) = torch.autograd.grad(
+            gradient, point, vectors, retain_graph=True, materialize_grads=True, is_grads_batched=together
+        )
+        return result.detach()
+
+    def block(vectors: Tensor) -> Tensor:
+        if vectors.shape[1] > 1:
+            return products(vectors.T.contiguous(), together=True).T
+        return products(vectors[:, 0], together=False)[:, None]
+
+    return block
+
+
+def central_differences(loss: ScalarFunction, theta: Float[Tensor, " params"]) -> BlockProduct:
+    """Two gradients per vector; relative error about eps^(2/3), and far worse across a kink."""
+    # The step that balances truncation against rounding of a central difference.
+    step = torch.finfo(theta.dtype).eps ** (1 / 3) * max(float(theta.norm()), 1.0)
+
+    def one(vector: Tensor) -> Tensor:
+        norm = float(vector.norm())
+        if norm == 0:
+            return torch.zeros_like(vector)
+        shift = vector * (step / norm)
+        change: Tensor = gradient_at(loss, theta + shift) - gradient_at(loss, theta - shift)
+        return change.mul_(norm / (2 * step))
+
+    return lambda vectors: columnwise(one, vectors)
+
+
+BUILDERS: dict[Route, Callable[[ScalarFunction, Tensor], BlockProduct]] = {
+    "linearize": linearised,
+    "double_backward": double_backward,
+    "finite_difference": central_differences,
+}
+
+
+def batched(one: Callable[[Tensor], Tensor]) -> BlockProduct:
+    """A product with one vector as a product with a block; a single column pays nothing for vmap."""
+
+    def block(vectors: Tensor) -> Tensor:
+        if vectors.shape[1] > 1:
+            result: Tensor = vmap(one, in_dims=1, out_dims=1)(vectors)
+            return result
+        return one(vectors[:, 0])[:, None]
+
+    return block
+
+
+def saved_bytes(loss: ScalarFunction, theta: Float[Tensor, " params"]) -> int:
+    """Bytes that one forward pass keeps for its backward: the unit in which blocks and batches are budgeted."""
+    seen: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        seen[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        value = loss(theta.detach().clone().requires_grad_())
+        value.detach()
+    return sum(seen.values())
