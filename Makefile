@@ -40,9 +40,9 @@ slow: $(DEV) browser ## the tests that take minutes
 	@$(PYTEST) -m slow $(PYTEST_ARGS) || { code=$$?; test $$code -eq 5 && echo "No slow test was selected."; }
 
 check: $(DEV) ## formatting, lint and types only
-	@$(PYTHON) -m ruff format --check --quiet
-	@$(PYTHON) -m ruff check --quiet
-	@$(PYTHON) -m mypy
+	@failed=0; for tool in "ruff format --check" "ruff check" mypy; do \
+	    $(PYTHON) -m $$tool || failed=1; \
+	done; exit $$failed
 
 setup: $(DEV) ## .venv with everything that tests need
 
