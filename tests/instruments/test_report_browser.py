@@ -116,7 +116,7 @@ def test_dark_and_light_follow_the_reader_and_plots_follow_the_page(opened):
     assert style(page, line, "stroke") == "rgb(0, 114, 178)"
 
 
-@pytest.mark.parametrize("width", [400, 820, 1280, 1600])
+@pytest.mark.parametrize("width", [400, 820, 1600])
 def test_the_page_fits_its_window(opened, page, width):
     page.set_viewport_size({"width": width, "height": 900})
     opened()
@@ -206,7 +206,7 @@ def test_nothing_offers_to_send_the_data_away(opened):
     ]
 
 
-def test_the_data_of_a_figure_can_be_taken_away(opened, result):
+def test_the_data_of_figures_and_tables_can_be_taken_away(opened, result):
     page = opened()
     with page.expect_download() as download:
         page.click("#figure-alignment [data-action=csv]")
@@ -219,9 +219,6 @@ def test_the_data_of_a_figure_can_be_taken_away(opened, result):
     ]
     assert [(row["trace"], float(row["x"]), float(row["y"])) for row in rows] == points
 
-
-def test_a_table_is_taken_away_by_its_link(opened, result):
-    page = opened()
     with page.expect_download() as download:
         page.click("#table-regions a.button")
     assert download.value.suggested_filename == "regions.csv"
