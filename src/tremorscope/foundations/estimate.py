@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, final
@@ -49,13 +50,17 @@ class Estimate:
         return self.method == "one seed"
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, for JSON."""
-        return asdict(self)
+        """Plain data, for JSON, which has no word for infinity: such an end is the text `"inf"` or `"-inf"`."""
+        return {
+            part: repr(value) if isinstance(value, float) and not math.isfinite(value) else value
+            for part, value in asdict(self).items()
+        }
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Estimate:
         """The inverse of `to_dict`."""
-        return cls(**data)
+        ends = {part: float(data[part]) for part in ("value", "low", "high") if isinstance(data[part], str)}
+        return cls(**{**data, **ends})
 
     @classmethod
     def exact(cls, value: float) -> Estimate:
@@ -132,14 +137,16 @@ class Estimate:
             raise BadInput("samples to bootstrap", got=len(values), wanted="at least 2")
         centre = float(statistic(values, axis=-1))
         for method in ("BCa", "percentile"):
-            drawn = bootstrap(
-                (values,),
-                statistic,
-                confidence_level=level,
-                n_resamples=num_resamples,
-                method=method,
-                rng=numpy_generator(seed, "bootstrap"),
-            )
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # "degenerate": seen below, as ends that are not numbers
+                drawn = bootstrap(
+                    (values,),
+                    statistic,
+                    confidence_level=level,
+                    n_resamples=num_resamples,
+                    method=method,
+                    rng=numpy_generator(seed, "bootstrap"),
+                )
             low, high = (float(end) for end in drawn.confidence_interval)
             if math.isfinite(low) and math.isfinite(high):
                 return cls(value=centre, low=low, high=high, level=level, n=len(values), method=f"bootstrap {method}")

@@ -71,7 +71,7 @@ class Layout:
             tensor = tensors[name]
             if tuple(tensor.shape[num_leading:]) != shape:
                 raise BadInput(f"shape of {name!r}", got=tuple(tensor.shape[num_leading:]), wanted=shape)
-            pieces.append(tensor.reshape(*tensor.shape[:num_leading], -1))
+            pieces.append(tensor.reshape((*tensor.shape[:num_leading], math.prod(shape))))  # -1 fails on empty tensors
         return torch.cat(pieces, dim=-1)
 
     def unflatten(self, vector: Float[Tensor, "*lead params"]) -> dict[str, Tensor]:
@@ -84,7 +84,7 @@ class Layout:
             raise BadInput("flat vector", got=f"{vector.shape[-1]} entries", wanted=f"{self.size} entries")
         pieces = torch.split(vector, list(self.sizes), dim=-1)
         return {
-            name: piece.reshape(*vector.shape[:-1], *shape)
+            name: piece.reshape((*vector.shape[:-1], *shape))
             for name, shape, piece in zip(self.names, self.shapes, pieces, strict=True)
         }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, final
@@ -54,11 +54,12 @@ class Table:
         flat: dict[str, list[Any]] = {}
         for key, column in self.columns.items():
             if any(isinstance(cell, Estimate) for cell in column):
-                cells = [cell.to_dict() if isinstance(cell, Estimate) else {"value": cell} for cell in column]
+                cells = [asdict(cell) if isinstance(cell, Estimate) else {"value": cell} for cell in column]
                 for part in ("value", "low", "high", "level", "n", "method"):
-                    flat[key if part == "value" else f"{key}_{part}"] = [cell.get(part) for cell in cells]
+                    name = key if part == "value" else f"{key}_{part}"
+                    flat[name] = _one_type([cell.get(part) for cell in cells])
             else:
-                flat[key] = list(column)
+                flat[key] = _one_type(column)
         return flat
 
     def to_dict(self) -> dict[str, Any]:
@@ -196,6 +197,14 @@ class Result:
 def drawn(figure: Figure) -> dict[str, Any]:
     """A figure as the plain data that a `Result` keeps."""
     return {"name": figure.name, "title": figure.title, "caption": figure.caption, **figure.to_plotly()}
+
+
+def _one_type(column: Sequence[Any]) -> list[Any]:
+    """A column that Parquet takes: numbers, booleans or text, each with gaps; a mixture becomes text."""
+    cells = [cell if isinstance(cell, float) else _plain(cell) for cell in column]
+    kinds = {float if type(cell) is int else type(cell) for cell in cells if cell is not None}
+    kinds = {float if issubclass(kind, float) else kind for kind in kinds}
+    return cells if len(kinds) <= 1 else [None if cell is None else str(cell) for cell in cells]
 
 
 def _plain(cell: Any) -> Any:

@@ -377,7 +377,7 @@ def find_run(spec: str, root: Path) -> Path:
         return root / found[0]
     if found:
         raise BadInput(f"run {spec!r} is not one run", got=_some(found), wanted="a longer prefix")
-    if Path(spec).is_dir():
+    if spec and Path(spec).is_dir():
         raise BadInput(f"{spec} is no run directory", got="no manifest.json", wanted="a folder that a run wrote")
     close = [name for name in reversed(ids) if spec and spec in name] or nearest(spec, ids)
     if close:
