@@ -142,7 +142,7 @@ def _at_point(fn: Callable[..., Mapping[str, Cell]], point: Mapping[str, Scalar]
 def _encoded(column: str, cell: Cell) -> Any:
     """A cell as JSON. A loss that ran away to infinity is a finding, and JSON has no word for it."""
     if isinstance(cell, Estimate):
-        return {"estimate": {part: _encoded(part, value) for part, value in cell.to_dict().items()}}
+        return {"estimate": cell.to_dict()}
     if isinstance(cell, float) and not math.isfinite(cell):
         return {"float": repr(float(cell))}
     if isinstance(cell, Scalar):
@@ -157,7 +157,7 @@ def _encoded(column: str, cell: Cell) -> Any:
 
 def _decoded(cell: Any) -> Cell:
     if isinstance(cell, dict) and "estimate" in cell:
-        return Estimate.from_dict({part: _decoded(value) for part, value in cell["estimate"].items()})
+        return Estimate.from_dict(cell["estimate"])
     if isinstance(cell, dict):
         return float(cell["float"])
     plain: Scalar = cell
