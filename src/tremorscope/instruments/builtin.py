@@ -68,7 +68,7 @@ class BuiltinModel:
     name: str
     description: str
     parameters: int
-    is_trained: bool  # its weights lie in the cache
+    is_trained: bool  # its float32 weights lie in the cache
 
 
 def builtin_models() -> list[BuiltinModel]:

@@ -86,7 +86,7 @@ class Edit(ABC):
 @final
 @dataclass(frozen=True, eq=False)
 class Add(Edit):
-    """`x + size * direction`. The direction is used as given, not normalised.
+    """`x + size * direction`, with `direction` of shape [d], used as given and not normalised.
 
     >>> Add(torch.tensor([3.0, 4.0]), size=0.5).apply(torch.zeros(2))
     tensor([1.5000, 2.0000])
@@ -95,7 +95,7 @@ class Add(Edit):
         BadInput: If the direction is zero or not finite, or the size is not finite.
     """
 
-    direction: Float[Tensor, " d"]
+    direction: Tensor
     size: Size = 1.0
     size_field: ClassVar[str | None] = "size"
 
@@ -146,7 +146,7 @@ class Noise(Edit):
 @final
 @dataclass(frozen=True, eq=False)
 class Rotate(Edit):
-    """Turn `x` by `angle` (radians) towards a vector, keeping its norm.
+    """Turn `x` by `angle` (radians) towards a vector of shape [d], keeping its norm.
 
     `|x| (cos(angle) u + sin(angle) t)`, with `u` the direction of `x` and `t` that of the part of `toward`
     at right angles to it.
@@ -159,7 +159,7 @@ class Rotate(Edit):
             there is no plane to turn in. Inside `vmap` over `x` that gives NaN instead.
     """
 
-    toward: Float[Tensor, " d"]
+    toward: Tensor
     angle: Size
     size_field: ClassVar[str | None] = "angle"
 
@@ -194,16 +194,16 @@ class Rotate(Edit):
 @final
 @dataclass(frozen=True, eq=False)
 class Replace(Edit):
-    """`value`, whatever `x` was; zeros are allowed.
+    """`value` of shape [d], whatever `x` was; zeros are allowed.
 
     Raises:
         BadInput: If the value is not finite.
     """
 
-    value: Float[Tensor, " d"]
+    value: Tensor
 
     def __post_init__(self) -> None:
-        _check_finite("value of Replace", self.value)
+        _check_vector("value of Replace", self.value)
 
     @property
     def width(self) -> int | None:
@@ -236,6 +236,8 @@ class Project(Edit):
 class Affine(Edit):
     """`x + left right^T (x - offset) + shift`: a change of rank k, as most published interventions are.
 
+    `left` and `right` have shape [d, k], `offset` and `shift` [d] (default 0).
+
     Removing a unit vector `r` around a mean `m` is `Affine(-r[:, None], r[:, None], offset=m)`; setting the
     coordinate to `a` afterwards adds `shift=a * r`.
 
@@ -247,10 +249,10 @@ class Affine(Edit):
         BadInput: If shapes do not fit or an entry is not finite.
     """
 
-    left: Float[Tensor, "d k"]
-    right: Float[Tensor, "d k"]
-    offset: Float[Tensor, " d"] | None = None
-    shift: Float[Tensor, " d"] | None = None
+    left: Tensor
+    right: Tensor
+    offset: Tensor | None = None
+    shift: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.left.ndim != 2 or self.left.shape != self.right.shape:
@@ -258,6 +260,7 @@ class Affine(Edit):
                 "sides of Affine",
                 got=f"shapes {tuple(self.left.shape)} and {tuple(self.right.shape)}",
                 wanted="two matrices [d, k]",
+                remedy="A single vector becomes one with v[:, None].",
             )
         for name, vector in (("offset", self.offset), ("shift", self.shift)):
             if vector is not None and vector.shape != self.left.shape[:1]:
@@ -397,9 +400,20 @@ def _any(condition: Tensor) -> bool:
 
 
 def _check_direction(what: str, vector: Tensor) -> None:
-    _check_finite(what, vector)
+    _check_vector(what, vector)
     if not _any(vector != 0):
         raise BadInput(what, got="only zeros", wanted="a vector with a direction")
+
+
+def _check_vector(what: str, vector: Tensor) -> None:
+    if vector.ndim != 1 or not vector.is_floating_point():
+        raise BadInput(
+            what,
+            got=f"{vector.dtype} of shape {tuple(vector.shape)}",
+            wanted="one vector of real numbers",
+            remedy="Parameters are flattened by network.layout.flatten(...).",
+        )
+    _check_finite(what, vector)
 
 
 def _check_finite(what: str, tensor: Tensor) -> None:

@@ -191,7 +191,7 @@ def _assembled(spec: str, function: str, made: Any) -> Network:
     if isinstance(made, Network):
         return made
     parts = made if isinstance(made, tuple) else (made,)
-    module, task, recipe = (*parts, None, None)[:3]
+    module, task, recipe = (*parts, None, None, None)[:3]
     if isinstance(module, nn.Module) and (task is None or isinstance(task, Task)) and len(parts) <= 3:
         if recipe is not None and not isinstance(recipe, Trainer):
             recipe = check_recipe(recipe)

@@ -113,7 +113,7 @@ def respond(
     batch: Batch,
     placed: PlacedEdit,
     *,
-    sizes: Sequence[float] | Float[Tensor, " sizes"],
+    sizes: Sequence[float] | Tensor,
     measure: Measure = "kl",
     chunk: int | None = None,
 ) -> Response:
@@ -133,7 +133,7 @@ def respond(
         network: The network; at `train.init` its recipe is used.
         batch: Examples to look at.
         placed: An edit with a size, at `weights:GLOB`, `input` or `train.init`.
-        sizes: Strictly increasing; each replaces the edit's own size. Negative ones are allowed.
+        sizes: A list or vector, strictly increasing; each replaces the edit's own size. Negative ones are allowed.
         measure: See above.
         chunk: Sizes at a time. None: as many as fit 256 MiB, by the tensors a forward pass saves.
 

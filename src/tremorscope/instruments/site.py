@@ -110,8 +110,9 @@ def _remedy(address: str, prefix: str, colon: str) -> str | None:
         return None
     if prefix in ("input", "train.init"):
         return f"{prefix!r} stands alone."
-    meant = did_you_mean(prefix, ("weights", "acts", "input", "train.init"))
-    return meant if meant is not None or colon else f"For parameters of that name write 'weights:{address}'."
+    if colon:
+        return did_you_mean(prefix, ("weights", "acts"))
+    return did_you_mean(prefix, ("input", "train.init")) or f"For parameters of that name write 'weights:{address}'."
 
 
 def _glob(address: str, text: str) -> str:
