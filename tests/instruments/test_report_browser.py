@@ -139,6 +139,7 @@ def test_printing_is_light_and_shows_all(opened, page):
     page.emulate_media(media="print", color_scheme="dark")
     assert brightness(style(page, "body", "backgroundColor")) == 255
     assert brightness(style(page, "#figure-spectrum .main-svg", "backgroundColor")) == 255
+    assert style(page, "#figure-spectrum .trace:last-child .js-line", "stroke") == "rgb(0, 114, 178)"
     assert page.locator("details:not([open])").count() == 0
     assert page.locator("#table-tensors tbody.rest tr").last.is_visible()
     assert not page.locator("button").first.is_visible()
