@@ -40,7 +40,7 @@ class Sweep:
     [0, 1, 2, 0, 2, 4]
     """
 
-    axes: Mapping[str, Sequence[Scalar]]
+    axes: Mapping[str, Sequence[Any]]  # scalars; the check below says it better than a type
 
     def __post_init__(self) -> None:
         for name, values in self.axes.items():
@@ -139,7 +139,7 @@ def _at_point(fn: Callable[..., Mapping[str, Cell]], point: Mapping[str, Scalar]
     return {column: _encoded(column, cell) for column, cell in cells.items()}
 
 
-def _encoded(column: str, cell: Cell) -> Any:
+def _encoded(column: str, cell: object) -> Any:
     """A cell as JSON. A loss that ran away to infinity is a finding, and JSON has no word for it."""
     if isinstance(cell, Estimate):
         return {"estimate": cell.to_dict()}
