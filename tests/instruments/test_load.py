@@ -54,12 +54,17 @@ def test_data_precision_and_recipe_move_together():
     assert network.task.inputs.dtype == module.weight.dtype == torch.float32
 
 
-def test_a_recipe_that_holds_its_data_is_not_given_others():
+def test_a_trainer_on_its_own_is_bound():
+    network = Network(nn.Linear(4, 2), task=TASK, recipe=Trainer(optimiser=sgd(lr=0.5), num_steps=3))
+    assert load(network) is network
+    assert torch.equal(load(network, data=OTHER).recipe.task.inputs, OTHER.inputs)
+
+
+def test_a_recipe_that_holds_its_data_is_dropped_with_them():
     own = PureRecipe(start=lambda theta: theta, advance=lambda state, t: state, num_steps=1)
     network = Network(nn.Linear(4, 2), task=TASK, recipe=own)
     assert load(network, dtype=torch.float64).recipe is own
-    with pytest.raises(BadInput, match="a PureRecipe that holds data of its own; wanted a Trainer"):
-        load(network, data=OTHER)
+    assert load(network, data=OTHER).recipe is None
 
 
 def test_built_in_names(write):

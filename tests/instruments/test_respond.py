@@ -127,6 +127,43 @@ def test_classes_that_are_masked_cost_nothing():
     torch.testing.assert_close(masked.values, free.values, rtol=0, atol=1e-14)
 
 
+class Transformer(nn.Module):
+    """Fused attention and layers, which torch maps in its own slow way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x)
+
+
+class Recurrent(nn.Module):
+    """A layer that torch cannot map at all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.GRU(4, 3, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x)[0]
+
+
+@pytest.mark.parametrize(("kind", "num_flags"), [(Transformer, 0), (Recurrent, 1)])
+def test_a_strangers_layers_give_the_same_by_either_route(kind, num_flags):
+    network = Network(kind(), dtype=torch.float64)
+    network = network.at(0.3 * draw(network.layout.size, seed=1))
+    batch, placed = Batch((draw(2, 5, 4, seed=2),), {}, None), Add(draw(network.layout.size, seed=3)).at("weights:*")
+    response = respond(network, batch, placed, sizes=[0.01, 0.1])
+    assert len(response.flags) == num_flags
+    loop = [respond(network, batch, placed, sizes=[size]).values for size in (0.01, 0.1)]
+    torch.testing.assert_close(response.values, torch.cat(loop), rtol=0, atol=1e-12)
+    theta = placed.scaled(0.1).applied_to_weights(network.layout, network.theta)
+    before, after = (network.apply(each, batch).log_softmax(-1) for each in (network.theta, theta))
+    twin = (before.exp() * (before - after)).sum(-1).mean(-1)
+    torch.testing.assert_close(response.values[1], twin, rtol=0, atol=1e-12)
+
+
 class Branching(nn.Module):
     """Looks at its data: cannot be vmapped."""
 
@@ -191,6 +228,22 @@ def test_nothing_of_the_user_moves():
     assert all(part.training for part in module.modules())
     assert all(parameter.grad is None and parameter.requires_grad for parameter in module.parameters())
     assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_a_trainer_that_is_not_bound_yet_trains_too():
+    trainer, network = Trainer(optimiser=momentum(lr=0.2), num_steps=2), classifier()
+    placed, batch = Add(draw(67, seed=2)).at("train.init"), network.task.train_batch()
+    loose, bound = (
+        respond(
+            Network(network.module, task=network.task, recipe=each, initial=network.theta, dtype=torch.float64),
+            batch,
+            placed,
+            sizes=[0.5],
+        )
+        for each in (trainer, trainer.bind(network))
+    )
+    assert torch.equal(loose.values, bound.values)
+    assert float(loose.values.mean()) > 1e-3
 
 
 def test_the_start_of_a_users_own_recipe_can_be_moved():

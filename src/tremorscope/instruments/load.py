@@ -53,7 +53,7 @@ def load(
     Args:
         spec: See above.
         data: A `Task`, or what `load_data` takes; in place of the data that come with the model. A
-            `Trainer` that came with it is bound to the new data.
+            `Trainer` that came with it follows; a recipe of pure functions is dropped.
         device: Where to compute.
         dtype: Precision of the weights: a torch dtype or its name.
 
@@ -116,15 +116,11 @@ def _moved(network: Network, task: Task | None, dtype: torch.dtype | None, devic
         device=device,
     )
     recipe = network.recipe
-    if task is not None and recipe is not None and not isinstance(recipe, Training):
-        raise BadInput(
-            f"data for {network.name!r}",
-            got=f"a {type(recipe).__name__} that holds data of its own",
-            wanted="a Trainer, which can be bound to other data",
-            remedy="Build the recipe on the new data.",
-        )
-    trainer = recipe.trainer if isinstance(recipe, Training) else recipe
-    return _with_recipe(fresh.at(network.theta), trainer, network.initial)
+    if isinstance(recipe, Training):
+        recipe = recipe.trainer
+    if task is not None and not isinstance(recipe, Trainer):
+        recipe = None  # it has the old data inside, as in Network.with_task
+    return _with_recipe(fresh.at(network.theta), recipe, network.initial)
 
 
 def _with_recipe(network: Network, recipe: Trainer | Recipe | None, initial: torch.Tensor | None) -> Network:

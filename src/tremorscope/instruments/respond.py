@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, final
@@ -19,6 +20,7 @@ from tremorscope.instruments.network import Network
 from tremorscope.instruments.operators.second_order import saved_bytes
 from tremorscope.instruments.recipe import check_recipe, run_recipe
 from tremorscope.instruments.task import Batch
+from tremorscope.instruments.trainer import Trainer
 
 Measure = Literal["kl", "l2", "loss"]
 MEASURES: tuple[Measure, ...] = ("kl", "l2", "loss")
@@ -210,7 +212,9 @@ def _curve_of(network: Network, batch: Batch, placed: PlacedEdit) -> _Curve:
             as_numbers,
             lambda size: network.apply(placed.scaled(size).applied_to_weights(network.layout, theta), batch),
         )
-    recipe, start = check_recipe(network.recipe), network.start
+    given = network.recipe
+    recipe = given.bind(network) if isinstance(given, Trainer) else check_recipe(given)
+    start = network.start
 
     def retrained(sizes: Tensor) -> Tensor:
         edited = (placed.scaled(size).applied_to_start(start) for size in sizes.tolist())
@@ -224,7 +228,10 @@ def _curve_of(network: Network, batch: Batch, placed: PlacedEdit) -> _Curve:
 
 def _mapped(output: Callable[[Tensor], Tensor], prepared: Tensor) -> tuple[Tensor, list[str]]:
     try:
-        return vmap(output)(prepared), []
+        with warnings.catch_warnings():
+            # Fused layers are mapped one by one inside torch, which tells its own developers.
+            warnings.filterwarnings("ignore", message="There is a performance drop", category=UserWarning)
+            return vmap(output)(prepared), []
     except RuntimeError as error:
         # Modules that branch on data, draw random numbers or write in place cannot be vmapped. If the
         # module itself is broken, the loop meets the same error and lets it through.
