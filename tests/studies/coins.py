@@ -20,8 +20,7 @@ from tremorscope.studies.study import Config, study
 
 
 class Mint(Config):
-    bias: float = 0.9
-    """Chance of heads."""
+    bias: float = Field(0.9, description="Chance of heads.")
     metal: Literal["gold", "silver"] = Field("gold", description="What the coins are made of.")
 
 

@@ -34,21 +34,25 @@ app.command("claims")(claims.judge_claims)
 app.command("doctor")(doctor.check_machine)
 
 
-@app.callback(invoke_without_command=True)
+def _print_version(asked: bool) -> bool:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"tremorscope {version('tremorscope')}")
+        raise typer.Exit
+    return asked
+
+
+@app.callback()
 def tremorscope(
-    context: typer.Context,
-    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
     debug: Annotated[
         bool, typer.Option("--debug", help="Show the traceback of every error; TREMORSCOPE_DEBUG=1 does the same.")
     ] = False,
 ) -> None:
     """Disturb a neural network in one place and measure what moves, against the matched null."""
-    if version:
-        from importlib.metadata import version as version_of
-
-        typer.echo(f"tremorscope {version_of('tremorscope')}")
-    elif context.invoked_subcommand is None:
-        typer.echo(context.get_help())
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -66,15 +70,17 @@ def _answer(words: list[str]) -> int:
 
     debug = "--debug" in words or os.environ.get("TREMORSCOPE_DEBUG", "0") not in ("", "0")
     # The option may stand anywhere, as people add it to the end of what has just failed.
-    words = [word for word in words if word != "--debug"]
+    words = [word for word in words if word != "--debug"] or ["--help"]
     try:
         code = app(args=words, prog_name="tremorscope", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except (KeyboardInterrupt, typer.Abort):
         print("Interrupted.", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:  # `tremorscope list | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (BrokenPipeError, SystemExit) as stop:  # `tremorscope list | head`, which newer typers turn into an exit
+        if not isinstance(stop, BrokenPipeError) and not isinstance(stop.__context__, BrokenPipeError):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still buffered has nowhere to go
         return 0
     except TremorscopeError as error:
         if debug:

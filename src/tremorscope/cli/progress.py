@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Protocol, final
+from typing import Any, Protocol, final, runtime_checkable
 
 PLAIN_SECONDS = 10.0
 _POLL_SECONDS = 0.1
@@ -86,7 +86,7 @@ class Tally:
 def duration(seconds: float) -> str:
     """A time span for people.
 
-    >>> duration(0.31), duration(17.2), duration(95), duration(4000)
+    >>> duration(0.31), duration(17.2), duration(95), duration(4030)
     ('0.3 s', '17 s', '1 min 35 s', '1 h 07 min')
     """
     if seconds < 9.95:
@@ -99,6 +99,7 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
+@runtime_checkable
 class Display(Protocol):
     """What shows a tally and messages."""
 
@@ -119,8 +120,14 @@ class Display(Protocol):
 class PlainLines:
     """One line every `every` seconds, for logs and pipes."""
 
-    def __init__(self, stream: IO[str], *, every: float = PLAIN_SECONDS, clock: Callable[[], float] = time.monotonic):
-        self._stream, self._every, self._clock = stream, every, clock
+    def __init__(
+        self,
+        show: Callable[[str], object] | None = None,
+        *,
+        every: float = PLAIN_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self._show, self._every, self._clock = show or _to_stderr, every, clock
         self._begun = self._last = clock()
 
     def start(self) -> None:
@@ -132,11 +139,11 @@ class PlainLines:
         now = self._clock()
         if now - self._last >= self._every:
             self._last = now
-            print(tally.line(now - self._begun), file=self._stream, flush=True)
+            self._show(tally.line(now - self._begun))
 
     def message(self, text: str, level: str) -> None:
         """The sentence, warnings marked."""
-        print(f"warning: {text}" if level == "warning" else text, file=self._stream, flush=True)
+        self._show(f"warning: {text}" if level == "warning" else text)
 
     def stop(self) -> None:
         """Nothing to tidy."""
@@ -198,7 +205,7 @@ def following(path: Path, *, display: Display | None = None) -> Iterator[None]:
     """While inside, a thread shows what the run directory `path` says from now on."""
     from tremorscope.foundations.run import read_events
 
-    shown = display or (LiveBars() if is_terminal() else PlainLines(sys.stderr))
+    shown = display or (LiveBars() if is_terminal() else PlainLines())
     done = threading.Event()
     tally = Tally()
     _, position = read_events(path)
@@ -233,3 +240,7 @@ def following(path: Path, *, display: Display | None = None) -> Iterator[None]:
 def is_terminal() -> bool:
     """True when stderr is a terminal that can move its cursor."""
     return sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+
+
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -41,7 +41,7 @@ def show_run(
         return
     out_console = console()
     out_console.print(header_line(header))
-    if standing["error"]:
+    if standing["error"] and header.status == "failed":
         out_console.print(f"It stopped with: {standing['error']}")
     if standing["progress"]:
         out_console.print(f"Progress: {standing['progress']}")

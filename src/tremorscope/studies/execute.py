@@ -75,8 +75,6 @@ def _call(study: Study, config: Config, seed: int, run: Run) -> Result:
 
 
 def _resume_examination(request: Mapping[str, Any], path: Path) -> tuple[Result, Path]:
-    from tremorscope.examine import examine
-
     model = request.get("model")
     if not isinstance(model, str):
         raise BadInput(
@@ -85,6 +83,8 @@ def _resume_examination(request: Mapping[str, Any], path: Path) -> tuple[Result,
             wanted="a model that can be loaded by name",
             remedy="A module of your own cannot be reloaded: examine it again from Python with resume=path.",
         )
+    from tremorscope.examine import examine
+
     options = {key: value for key, value in request.items() if key not in ("verb", "model")}
     result, folder = examine(model, **options, resume=path)
     return result, folder

@@ -40,14 +40,12 @@ ENTRY_POINTS = "tremorscope.studies"
 
 
 class Config(BaseModel):
-    """What a study may be asked to vary; each field described, by `Field(description=...)` or a docstring under it.
+    """What a study may be asked to vary; each field described: `Field(3, description="...")`.
 
     The one source for Python, the command line's `--set` and the web form. Frozen, and no key is ignored.
     """
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False, validate_default=True
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
 
     def plan(self) -> dict[str, int]:
         """Counts of what will be done, for `--dry-run`: the members, and whatever a study adds."""
@@ -88,7 +86,7 @@ class Study:
                 f"configuration of study {self.name!r}",
                 got=f"no description of {', '.join(silent)}",
                 wanted="one sentence for each key",
-                remedy="Use Field(description=...) or a docstring under the field.",
+                remedy="Use Field(..., description=...).",
             )
 
 
