@@ -19,6 +19,7 @@ from tremorscope.instruments.task import Batch, Task
 if TYPE_CHECKING:
     from tremorscope.instruments.edit import PlacedEdit
     from tremorscope.instruments.recipe import Recipe
+    from tremorscope.instruments.trainer import Trainer
 
 Params = Mapping[str, Tensor]
 
@@ -34,7 +35,7 @@ class Network:
     Args:
         module: The user's module.
         task: Data and loss, when known.
-        recipe: How it was (or is to be) trained, when known.
+        recipe: How it was (or is to be) trained, when known: a `Trainer`, or any `Recipe`.
         initial: Flat weights from which the recipe starts. None: the module's own weights are the start.
         tokenizer: For language models.
         name: What reports call it; the class name by default.
@@ -51,7 +52,7 @@ class Network:
         module: nn.Module,
         *,
         task: Task | None = None,
-        recipe: Recipe | None = None,
+        recipe: Recipe | Trainer | None = None,
         initial: Tensor | None = None,
         tokenizer: Any = None,
         name: str | None = None,
@@ -61,7 +62,8 @@ class Network:
         if not isinstance(module, nn.Module):
             raise BadInput("module", got=type(module).__name__, wanted="a torch.nn.Module")
         self.module = module
-        self.recipe, self.tokenizer = recipe, tokenizer
+        self.recipe: Recipe | Trainer | None = recipe
+        self.tokenizer = tokenizer
         self.name = name or type(module).__name__
         self.params: dict[str, Tensor] = {
             key: _cast(value.detach(), dtype, device) for key, value in module.named_parameters()
@@ -149,9 +151,19 @@ class Network:
         return self._view(self.layout.unflatten(theta.detach().to(self.device, self.dtype)), name or self.name)
 
     def with_task(self, task: Task) -> Network:
-        """The same network on other data."""
+        """The same network on other data.
+
+        A `Trainer` follows to the new data. A recipe of pure functions has the old data inside, so it is
+        dropped.
+        """
+        from tremorscope.instruments.trainer import Trainer, Training  # it stands on this module
+
         view = self._view(self.params, self.name)
         view.task = task.to(dtype=self.dtype, device=self.device)
+        if isinstance(self.recipe, Training):
+            view.recipe = self.recipe.trainer.bind(view)
+        elif not isinstance(self.recipe, Trainer):
+            view.recipe = None
         return view
 
     def with_edits(self, *placed: PlacedEdit) -> Network:
