@@ -45,10 +45,11 @@ def test_a_path_below_a_file_is_one_sentence(tmp_path):
         read_json(tmp_path / "file" / "data.json")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_that_may_not_be_written(tmp_path):
     tmp_path.chmod(0o500)
     try:
+        if os.access(tmp_path, os.W_OK):
+            pytest.skip("root may write anywhere")
         with pytest.raises(BadInput, match="Permission denied"):
             write_json(tmp_path / "data.json", {})
     finally:

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from tremorscope.foundations.estimate import Estimate
 from tremorscope.foundations.statistics import holm, t_test_p
 
-P_VALUES = st.lists(st.floats(0, 1), min_size=1, max_size=8)
+P_VALUES = st.lists(st.floats(0, 1) | st.sampled_from([0.01, 0.02, 0.03, 0.04]), min_size=1, max_size=8)
 
 
 def holm_reference(p_values):
@@ -25,6 +25,10 @@ def holm_reference(p_values):
 @given(P_VALUES, st.floats(0.001, 0.5))
 def test_adjusted_values_reject_what_the_step_down_rule_rejects(p_values, level):
     assert {index for index, p in enumerate(holm(p_values)) if p <= level} == holm_reference(p_values)(level)
+
+
+def test_a_smaller_p_value_is_never_adjusted_above_a_larger_one():
+    assert holm([0.03, 0.04, 0.03]) == pytest.approx([0.09, 0.09, 0.09])  # 3 * 0.03 carries over to 2 * 0.03
 
 
 @given(P_VALUES)
