@@ -4,9 +4,10 @@ import io
 import time
 
 import pytest
+from rich.console import Console
 
 from tremorscope.cli import progress
-from tremorscope.cli.progress import PlainLines, Tally, following
+from tremorscope.cli.progress import LiveBars, PlainLines, Tally, following
 from tremorscope.foundations.run import Run
 
 
@@ -88,6 +89,26 @@ def test_the_follower_survives_the_loss_of_the_file(tmp_path):
         while not shown and time.monotonic() < deadline:
             time.sleep(0.02)
     assert shown[0].startswith("working")
+
+
+def test_bars_move_and_leave_and_messages_stay():
+    screen = io.StringIO()
+    bars = LiveBars(Console(file=screen, force_terminal=True, width=80, color_system=None))
+    tally = Tally()
+    bars.start()
+    for done, at in ((1, 100.0), (2, 110.0)):
+        tally.take(event("members [1]", done, 4, at))
+        bars.update(tally)
+    bars.message("a word with [brackets]", "warning")
+    assert "members [1]" in screen.getvalue()
+    assert "2/4" in screen.getvalue()
+    assert "20 s left" in screen.getvalue()
+    tally.take(event("members [1]", 4, 4, 130.0))
+    bars.update(tally)
+    bars.stop()
+    assert "warning: a word with [brackets]" in screen.getvalue()
+    assert screen.getvalue().endswith("\x1b[2K"), "the last line was wiped"
+    assert "\x1b[?25h" in screen.getvalue(), "the cursor is shown again"
 
 
 def test_a_pipe_is_no_terminal(monkeypatch):

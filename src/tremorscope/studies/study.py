@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import json
 import pkgutil
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -256,7 +257,8 @@ def _annotated_config(function: Callable[..., Any], name: str) -> type[Config]:
     annotations = list(getattr(function, "__annotations__", {}).values())
     annotation = annotations[0] if annotations else None
     if isinstance(annotation, str):  # from __future__ import annotations
-        annotation = function.__globals__.get(annotation)
+        # By module, not by the function's globals: a decorator below @study has those of its own module.
+        annotation = vars(sys.modules[function.__module__]).get(annotation)
     if isinstance(annotation, type) and issubclass(annotation, Config):
         return annotation
     raise BadInput(

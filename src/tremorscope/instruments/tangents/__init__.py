@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -22,6 +22,7 @@ Route = Literal["auto", "structured", "generic"]
 COEFFICIENT_LIMIT = 4 << 30  # bytes; beyond this the structured route would trade speed for swapping
 
 
+@runtime_checkable
 class Tangents(Protocol):
     """`V -> J V` for one training run, `J = d theta_T / d theta_0`."""
 
