@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, final
 
 import numpy
@@ -48,6 +48,16 @@ class Estimate:
     def is_point(self) -> bool:
         """True when there is one unit only, hence no interval."""
         return self.method == "one seed"
+
+    def scaled(self, by: float) -> Estimate:
+        """The same estimate in another unit; `by` is known exactly.
+
+        Raises:
+            BadInput: If `by` is not positive.
+        """
+        if not by > 0:
+            raise BadInput("scale of an estimate", got=by, wanted="a positive number")
+        return replace(self, value=self.value * by, low=self.low * by, high=self.high * by)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for JSON, which has no word for infinity: such an end is the text `"inf"` or `"-inf"`."""

@@ -111,7 +111,8 @@ def check_recipe(recipe: object) -> Recipe:
         "training recipe",
         got=type(recipe).__name__,
         wanted="a Trainer, or a pair of pure functions init(theta) -> state and step(state, t) -> state",
-        remedy="An opaque training loop cannot be differentiated: wrap it as PureRecipe(start=..., advance=..., num_steps=...).",
+        remedy="An opaque training loop cannot be differentiated: wrap it as "
+        "PureRecipe(start=..., advance=..., num_steps=...).",
     )
 
 

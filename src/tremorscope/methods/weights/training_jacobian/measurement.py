@@ -39,14 +39,18 @@ TAIL_SHARE = 300 / 4618
 class InputNull:
     """The same measurements on the low-variance input directions, which no training produced.
 
-    `divergence` has one row of unit steps per kind of input, over as many directions as the bulk step uses;
-    `drift_share` is the share of the drift inside as many directions as the bulk has, `random_drift_share`
-    that of a random subspace of that dimension; `basis` has as many as the overlap compares.
+    `divergence` has unit steps for each kind of input, along as many directions as the bulk's steps;
+    `drift_share` is the share of the drift inside as many directions as the bulk has; `basis` has as many
+    as the overlap compares.
     """
 
     basis: Float[Tensor, "params k"]
     divergence: Mapping[str, Tensor]
     drift_share: float
+
+    def step(self, kind: str) -> float:
+        """Median over directions of the worst divergence after a unit step."""
+        return float(self.divergence[kind].median())
 
 
 @final
@@ -97,6 +101,10 @@ class TrainingJacobianMeasurement:
     def bulk_drift_share(self) -> float:
         """Norm of the drift inside the bulk over its whole norm."""
         return float(self.drift[self.bulk].norm() / self.drift.norm())
+
+    def share(self, *, within: float) -> float:
+        """Share of the live directions with `|sigma - 1|` below a tolerance."""
+        return float(((self.values - 1).abs() < within).double().mean())
 
     def step(self, kind: str) -> float:
         """Median over the most central directions of the worst divergence after a unit step."""
