@@ -167,6 +167,7 @@ class LiveBars:
             TimeElapsedColumn(),
             TextColumn("{task.fields[left]}", style="cyan", justify="right"),
             console=console or Console(stderr=True),
+            auto_refresh=False,
             transient=True,
             expand=True,
         )
@@ -187,6 +188,7 @@ class LiveBars:
                 self._tasks[label] = self._bars.add_task(label, total=stage.total, left="")
             left = "" if stage.seconds_left is None else f"{duration(stage.seconds_left)} left"
             self._bars.update(self._tasks[label], completed=stage.done, total=stage.total, left=left)
+        self._bars.refresh()
 
     def message(self, text: str, level: str) -> None:
         """The sentence, above the bars."""
