@@ -38,7 +38,7 @@ def judge_claims(
     from tremorscope.cli.output import print_json, print_table, strict_code
     from tremorscope.foundations.errors import BadInput, TremorscopeError
     from tremorscope.foundations.results import Result
-    from tremorscope.foundations.run import find_run, runs_root
+    from tremorscope.foundations.run_list import find_run, runs_root
     from tremorscope.studies.execute import execute
     from tremorscope.studies.scoreboard import merge, read_rows
     from tremorscope.studies.study import all_studies, get_study, make_config

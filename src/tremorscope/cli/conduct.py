@@ -57,7 +57,7 @@ def resume_command(path: Path) -> str:
     """The command that goes on with a run, by its id where that is enough."""
     import shlex
 
-    from tremorscope.foundations.run import runs_root
+    from tremorscope.foundations.run_list import runs_root
 
     return f"tremorscope resume {path.name if path.parent == runs_root(None) else shlex.quote(str(path))}"
 

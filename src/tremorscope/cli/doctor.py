@@ -125,7 +125,7 @@ def cache_check() -> Check:
 
 def runs_check() -> Check:
     """The folder of runs: where, how many, writable, room."""
-    from tremorscope.foundations.run import list_runs, runs_root
+    from tremorscope.foundations.run_list import list_runs, runs_root
 
     root = runs_root(None)
     return _folder_check("runs", root, f"{len(list_runs(root))} runs", "TREMORSCOPE_RUNS")

@@ -25,7 +25,7 @@ def list_everything(
     """Show the studies with question and cost, the built-in models and data, and the runs."""
     from tremorscope.cli.output import print_json
     from tremorscope.foundations.errors import BadInput, did_you_mean
-    from tremorscope.foundations.run import runs_root
+    from tremorscope.foundations.run_list import runs_root
 
     if kind is not None and kind not in KINDS:
         raise BadInput("list", got=kind, wanted=f"one of {', '.join(KINDS)}", remedy=did_you_mean(kind, KINDS))
@@ -79,7 +79,7 @@ def data() -> list[dict[str, Any]]:
 
 def runs(root: Path) -> list[dict[str, Any]]:
     """The headers of all runs below `root`, latest first."""
-    from tremorscope.foundations.run import list_runs
+    from tremorscope.foundations.run_list import list_runs
 
     return [
         {

@@ -23,7 +23,7 @@ def make_report(
     from tremorscope.cli.output import print_json
     from tremorscope.foundations.errors import BadInput
     from tremorscope.foundations.results import Result
-    from tremorscope.foundations.run import find_run, read_header, runs_root
+    from tremorscope.foundations.run_list import find_run, read_header, runs_root
     from tremorscope.instruments.recording import REPORT
     from tremorscope.instruments.report import report
 

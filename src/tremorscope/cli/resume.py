@@ -19,7 +19,7 @@ def resume_run(
     """Take up an interrupted run; what it had finished is not computed again."""
     from tremorscope.cli.conduct import conducted
     from tremorscope.cli.output import print_json, print_result, run_document, strict_code
-    from tremorscope.foundations.run import find_run, runs_root
+    from tremorscope.foundations.run_list import find_run, runs_root
     from tremorscope.studies.execute import resume
 
     path = find_run(run, runs_root(out))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from tremorscope.foundations.run import RunHeader
+    from tremorscope.foundations.run_list import RunHeader
 
 
 def show_run(
@@ -21,7 +21,8 @@ def show_run(
     """Verdicts and summary of a finished run; status and last progress of another."""
     from tremorscope.cli.output import console, print_json, print_result, run_document
     from tremorscope.foundations.results import Result
-    from tremorscope.foundations.run import Run, find_run, read_header, runs_root
+    from tremorscope.foundations.run import Run
+    from tremorscope.foundations.run_list import find_run, read_header, runs_root
 
     path = find_run(run, runs_root(out))
     header = read_header(path)

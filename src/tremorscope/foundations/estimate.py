@@ -97,6 +97,24 @@ class Estimate:
         )
 
     @classmethod
+    def geometric_mean(cls, samples: ArrayLike, *, level: float = LEVEL) -> Estimate:
+        """Geometric mean of positive samples, with Student's t interval of their logarithms.
+
+        >>> print(Estimate.geometric_mean([1.0, 10.0, 100.0], level=0.95))
+        10 [0.03278, 3050]
+
+        Raises:
+            BadInput: If a sample is not positive and finite, or there is none.
+        """
+        values = _finite(samples)
+        if not (values > 0).all():
+            raise BadInput("samples of a geometric mean", got=float(values.min()), wanted="positive numbers")
+        logs = cls.mean(numpy.log(values), level=level)
+        low, high = (math.exp(max(-700.0, min(700.0, end))) for end in (logs.low, logs.high))
+        method = "one seed" if logs.is_point else "t of logarithms"
+        return replace(logs, value=math.exp(logs.value), low=low, high=high, method=method)
+
+    @classmethod
     def proportion(cls, successes: int, n: int, *, level: float = LEVEL) -> Estimate:
         """Share of successes with the exact binomial interval (Clopper and Pearson 1934).
 

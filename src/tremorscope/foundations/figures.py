@@ -122,6 +122,12 @@ def band(x: ArrayLike, low: ArrayLike, high: ArrayLike, name: str, *, colour: st
     }
 
 
+def bars(names: Sequence[str], heights: ArrayLike, name: str, *, colour: str | None = None) -> dict[str, Any]:
+    """One bar for each name."""
+    marker = {} if colour is None else {"color": colour}
+    return {"type": "bar", "x": list(names), "y": numbers(heights), "name": name, "marker": marker}
+
+
 def numbers(values: ArrayLike, digits: int = 6) -> list[float | None]:
     """A short list for JSON: six significant digits, None where not finite."""
     array = numpy.asarray(values, dtype=float).reshape(-1)

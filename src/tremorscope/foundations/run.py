@@ -9,15 +9,11 @@ runs/20261120-101502-training-jacobian-7f3a/    the time is UTC
   arrays/<name>.safetensors   named tensors;  arrays/<name>/ holds pieces of one that is still growing
   result.json, tables/, figures/
 ```
-
-The lock says whether a run is alive: the kernel frees it when its process ends, however it ends. The
-heartbeat is information, and decides only where the file system has no locks.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -27,15 +23,15 @@ import shutil
 import time
 import weakref
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, final
 
 from tremorscope.foundations.environment import environment
-from tremorscope.foundations.errors import BadInput, nearest
+from tremorscope.foundations.errors import BadInput
 from tremorscope.foundations.files import read_json, unwritable, write_json
 from tremorscope.foundations.results import Result
+from tremorscope.foundations.run_lock import free_lock, hold_lock
 
 if TYPE_CHECKING:  # torch takes a second to import, and listing runs needs none of it
     from torch import Tensor
@@ -43,37 +39,7 @@ if TYPE_CHECKING:  # torch takes a second to import, and listing runs needs none
 SCHEMA = "tremorscope.run/1"
 HEARTBEAT_SECONDS = 10.0
 PROGRESS_SECONDS = 0.1
-STALE_SECONDS = 60.0
-
-Status = Literal["running", "finished", "failed", "interrupted", "damaged"]
-
-_ID = re.compile(r"\d{8}-\d{6}-[a-z0-9-]+-[0-9a-f]{4}")
 _KEY = re.compile(r"[A-Za-z0-9_=,+@%-][A-Za-z0-9._=,+@%-]{0,149}")
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class RunHeader:
-    """What a list of runs shows, read from the manifest alone.
-
-    `status` is the truth of the moment: a run that says "running" and whose process is gone is
-    "interrupted"; a folder with the name of a run and no readable manifest is "damaged".
-    `seconds` counts working time, over all resumptions.
-    """
-
-    path: Path
-    id: str
-    name: str
-    preset: str | None
-    seed: int | None
-    status: Status
-    started: datetime | None
-    seconds: float
-
-    @property
-    def is_resumable(self) -> bool:
-        """True when `Run.open` would take it."""
-        return self.status in ("interrupted", "failed")
 
 
 @final
@@ -96,7 +62,7 @@ class Run:
         self._last_beat = self._started
         self._last_progress: dict[str, float] = {}
         # The lock is freed when the run is closed, forgotten, or its process ends.
-        self._unlock = weakref.finalize(self, _close, lock)
+        self._unlock = weakref.finalize(self, free_lock, lock)
 
     @classmethod
     def create(cls, root: Path, *, name: str, request: dict[str, Any]) -> Run:
@@ -110,7 +76,7 @@ class Run:
         slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:60] or "run"
         path = _new_folder(root, slug)
         try:
-            lock = _lock(path)
+            lock = hold_lock(path)
             manifest = {
                 "schema": SCHEMA,
                 "id": path.name,
@@ -141,16 +107,16 @@ class Run:
             BadInput: If the run is finished, is still being written by a living process, or its manifest is
                 missing or damaged.
         """
-        manifest = _read_manifest(path)
+        manifest = read_manifest(path)
         if manifest["status"] == "finished":
             raise BadInput(
                 f"run {path.name} is finished",
                 wanted="an interrupted or failed run",
                 remedy=f"See it with `tremorscope show {path.name}`.",
             )
-        lock = _lock(path)
+        lock = hold_lock(path)
         # Another process may have finished it between the reading and the locking.
-        manifest = _read_manifest(path)
+        manifest = read_manifest(path)
         manifest |= {"status": "running", "pid": os.getpid(), "finished": None, "heartbeat": _now()}
         run = cls(path, manifest, lock, is_owner=True)
         for left_over in path.rglob(".*.tmp"):  # half-written files of the process that was killed
@@ -168,7 +134,7 @@ class Run:
         Raises:
             BadInput: If the manifest is missing or damaged.
         """
-        return cls(path, _read_manifest(path), None, is_owner=False)
+        return cls(path, read_manifest(path), None, is_owner=False)
 
     # Events
 
@@ -353,72 +319,26 @@ class Run:
         return self.path / "arrays" / f"{_checked(name)}.safetensors"
 
 
-def runs_root(out: Path | None) -> Path:
-    """Where runs live: `out`, else the environment's TREMORSCOPE_RUNS, else `./runs`.
-
-    >>> runs_root(Path("elsewhere"))
-    PosixPath('elsewhere')
-    """
-    return out if out is not None else Path(os.environ.get("TREMORSCOPE_RUNS") or "runs")
-
-
-def find_run(spec: str, root: Path) -> Path:
-    """The directory of a run given by id, by a prefix that only one id has, or by path.
+def read_manifest(path: Path) -> dict[str, Any]:
+    """Schema, status, request and times of the run in this directory, as they were last written.
 
     Raises:
-        BadInput: If there is none, or several; the nearest ids are listed.
+        BadInput: If the manifest is missing or damaged; the reason says what can be done.
     """
-    for path in (root / spec, Path(spec)):
-        if (path / "manifest.json").is_file():
-            return path
-    ids = [path.name for path in _folders(root)]
-    found = [name for name in ids if spec and name.startswith(spec)]
-    if len(found) == 1:
-        return root / found[0]
-    if found:
-        raise BadInput(f"run {spec!r} is not one run", got=_some(found), wanted="a longer prefix")
-    if spec and Path(spec).is_dir():
-        raise BadInput(f"{spec} is no run directory", got="no manifest.json", wanted="a folder that a run wrote")
-    close = [name for name in reversed(ids) if spec and spec in name] or nearest(spec, ids)
-    if close:
-        remedy = f"Did you mean {_some(close)}?"
-    elif ids:
-        remedy = f"The latest is {ids[-1]}; see all with `tremorscope list runs`."
-    else:
-        remedy = f"There are no runs in {root}; point --out or TREMORSCOPE_RUNS at the folder that has them."
-    raise BadInput("run", got=repr(spec), wanted="an id, the start of one, or a path", remedy=remedy)
-
-
-def list_runs(root: Path) -> list[RunHeader]:
-    """The headers of all runs below `root`, latest first; reads one small file a run."""
-    headers = [read_header(path) for path in _folders(root)]
-    return sorted(headers, key=lambda header: (header.started is not None, header.started, header.id), reverse=True)
-
-
-def read_header(path: Path) -> RunHeader:
-    """The header of one run directory; a folder whose manifest is missing or damaged has status "damaged"."""
+    remedy = "A run without its manifest cannot be resumed: start it again, then delete the folder."
     try:
-        manifest = _read_manifest(path)
-        started = datetime.fromisoformat(manifest["started"])
-        beat = datetime.fromisoformat(manifest["heartbeat"])
-    except (BadInput, ValueError, TypeError):
-        return RunHeader(
-            path=path, id=path.name, name="", preset=None, seed=None, status="damaged", started=None, seconds=0.0
-        )
-    status = manifest["status"]
-    if status == "running" and not _is_alive(path, beat):
-        status = "interrupted"
-    request = manifest["request"]
-    return RunHeader(
-        path=path,
-        id=path.name,
-        name=str(manifest["name"]),
-        preset=request.get("preset"),
-        seed=request.get("seed"),
-        status=status,
-        started=started,
-        seconds=float(manifest["seconds"]),
-    )
+        manifest = read_json(path / "manifest.json")
+    except BadInput as error:
+        raise BadInput(
+            f"run directory {path} is half written: {error.what}", got=error.got, wanted="a manifest", remedy=remedy
+        ) from None
+    if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
+        found = manifest.get("schema") if isinstance(manifest, dict) else type(manifest).__name__
+        raise BadInput(f"schema of {path / 'manifest.json'}", got=found, wanted=SCHEMA, remedy=remedy)
+    fields = {"id", "name", "request", "status", "started", "heartbeat", "seconds"}
+    if missing := sorted(fields - manifest.keys()):
+        raise BadInput(f"{path / 'manifest.json'} is damaged", got=f"no {', '.join(missing)}", remedy=remedy)
+    return manifest
 
 
 def read_request(path: Path) -> dict[str, Any]:
@@ -427,7 +347,7 @@ def read_request(path: Path) -> dict[str, Any]:
     Raises:
         BadInput: If the manifest is missing or damaged.
     """
-    request: dict[str, Any] = _read_manifest(path)["request"]
+    request: dict[str, Any] = read_manifest(path)["request"]
     return request
 
 
@@ -468,86 +388,6 @@ def _new_folder(root: Path, slug: str) -> Path:
             return path
 
 
-def _lock(path: Path) -> int | None:
-    """The descriptor that holds the run's lock; None where the file system has no locks.
-
-    Raises:
-        BadInput: If a living process holds it.
-    """
-    try:
-        descriptor = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    except OSError as error:
-        raise unwritable(path / "lock", error) from error
-    for attempt in range(10):
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return descriptor
-        except BlockingIOError:
-            if attempt < 9:
-                time.sleep(0.03)  # somebody who lists runs holds a shared lock for some microseconds
-        except OSError:
-            os.close(descriptor)
-            return None
-    os.close(descriptor)
-    raise BadInput(
-        f"run {path.name} is being written by another process",
-        wanted="a run that stopped",
-        remedy=f"Watch it with `tremorscope show {path.name}`, or stop that process first.",
-    )
-
-
-def _is_alive(path: Path, beat: datetime) -> bool:
-    try:
-        descriptor = os.open(path / "lock", os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:  # no locks here: believe a fresh heartbeat
-        return (datetime.now(UTC) - beat).total_seconds() < STALE_SECONDS
-    finally:
-        os.close(descriptor)
-    return False
-
-
-def _close(descriptor: int | None) -> None:
-    if descriptor is not None:
-        os.close(descriptor)
-
-
-def _read_manifest(path: Path) -> dict[str, Any]:
-    """The manifest, or the reason why this folder cannot be used as a run."""
-    remedy = "A run without its manifest cannot be resumed: start it again, then delete the folder."
-    try:
-        manifest = read_json(path / "manifest.json")
-    except BadInput as error:
-        raise BadInput(
-            f"run directory {path} is half written: {error.what}", got=error.got, wanted="a manifest", remedy=remedy
-        ) from None
-    if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
-        found = manifest.get("schema") if isinstance(manifest, dict) else type(manifest).__name__
-        raise BadInput(f"schema of {path / 'manifest.json'}", got=found, wanted=SCHEMA, remedy=remedy)
-    fields = {"id", "name", "request", "status", "started", "heartbeat", "seconds"}
-    if missing := sorted(fields - manifest.keys()):
-        raise BadInput(f"{path / 'manifest.json'} is damaged", got=f"no {', '.join(missing)}", remedy=remedy)
-    return manifest
-
-
-def _folders(root: Path) -> list[Path]:
-    """Every run directory below `root`, oldest first, damaged ones too."""
-    try:
-        entries = sorted(os.scandir(root), key=lambda entry: entry.name)
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    return [
-        Path(entry.path)
-        for entry in entries
-        if entry.is_dir() and (_ID.fullmatch(entry.name) or Path(entry.path, "manifest.json").is_file())
-    ]
-
-
 def _artefacts(path: Path) -> dict[str, dict[str, Any]]:
     files = [path / "result.json"]
     for folder in ("tables", "figures", "arrays"):
@@ -568,7 +408,3 @@ def _checked(key: str) -> str:
             wanted="1 to 150 letters, digits and ._=,+@%-, not starting with a dot",
         )
     return key
-
-
-def _some(ids: list[str], most: int = 5) -> str:
-    return ", ".join(ids[:most]) + (f" and {len(ids) - most} more" if len(ids) > most else "")

@@ -15,9 +15,10 @@ from torch.func import vmap
 
 from tremorscope.foundations.errors import BadInput
 from tremorscope.foundations.estimate import LEVEL, Estimate
+from tremorscope.instruments.divergence import kl_from
 from tremorscope.instruments.edit import PlacedEdit
 from tremorscope.instruments.network import Network
-from tremorscope.instruments.operators.second_order import saved_bytes
+from tremorscope.instruments.operators import saved_bytes
 from tremorscope.instruments.recipe import check_recipe, run_recipe
 from tremorscope.instruments.task import Batch
 from tremorscope.instruments.trainer import Trainer
@@ -253,15 +254,7 @@ def _comparison(network: Network, batch: Batch, clean: Tensor, measure: Measure)
             wanted="logits of at least two classes",
             remedy="Use measure='l2'.",
         )
-    log_p = before.log_softmax(dim=-1)
-    p = log_p.exp()
-
-    def divergence(output: Tensor) -> Tensor:
-        gap = torch.where(p > 0, log_p - output.double().log_softmax(dim=-1), 0.0)  # a masked class costs nothing
-        each = (p * gap).sum(dim=-1)
-        return each.reshape(len(each), -1).mean(dim=1).clamp_min(0.0)  # below 0 only by rounding
-
-    return divergence
+    return kl_from(clean)
 
 
 def _losses(network: Network, batch: Batch, output: Tensor) -> Tensor:

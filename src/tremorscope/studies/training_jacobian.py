@@ -6,6 +6,7 @@ import math
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -87,8 +88,8 @@ def run(config: TrainingJacobianConfig, seed: int, run: Run) -> Result:
     comparison = JacobianComparison(groups)
     preset = str(run.request.get("preset", "quick"))
     scope = (
-        f"holds on the digits network 64-{config.hidden}-10 after {25 * config.num_epochs} steps of momentum, live "
-        f"directions only, {config.num_seeds} seeds; the paper's network (hidden 64, 625 steps) was not run at this preset"
+        f"judged on the digits network 64-{config.hidden}-10 after {25 * config.num_epochs} steps of momentum, live "
+        f"directions only, {config.num_seeds} seeds; the paper's network (hidden 64, 625 steps) was not run"
     )
     return Result(
         study="training-jacobian",
@@ -113,7 +114,7 @@ def _member(item: Mapping[str, Any], run: Run | None) -> dict[str, Any]:
     jacobian = training_jacobian(
         network,
         folder=None if run is None else run.blocks(f"jacobian-{key}"),
-        progress=None if run is None else lambda done, total: run.progress(label, done, total),
+        progress=None if run is None else partial(run.progress, label),
     )
     measured = measure_training_jacobian(
         network, jacobian, seed=derive(item["seed"], "probes"), overlap_share=config.overlap_share

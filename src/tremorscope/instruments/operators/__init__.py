@@ -1,14 +1,15 @@
 """Matrices known by their products: algebra, the exact Hessian, Jacobians."""
 
+from tremorscope.instruments.operators.composed import Damped as Damped
+from tremorscope.instruments.operators.composed import Product as Product
+from tremorscope.instruments.operators.composed import Restricted as Restricted
+from tremorscope.instruments.operators.composed import Scaled as Scaled
+from tremorscope.instruments.operators.composed import Sum as Sum
+from tremorscope.instruments.operators.composed import Transposed as Transposed
 from tremorscope.instruments.operators.hessian import Hessian as Hessian
 from tremorscope.instruments.operators.jacobian import Jacobian as Jacobian
-from tremorscope.instruments.operators.operator import Damped as Damped
 from tremorscope.instruments.operators.operator import Dense as Dense
 from tremorscope.instruments.operators.operator import Identity as Identity
 from tremorscope.instruments.operators.operator import LinearOperator as LinearOperator
-from tremorscope.instruments.operators.operator import Product as Product
-from tremorscope.instruments.operators.operator import Restricted as Restricted
-from tremorscope.instruments.operators.operator import Scaled as Scaled
-from tremorscope.instruments.operators.operator import Sum as Sum
-from tremorscope.instruments.operators.operator import Transposed as Transposed
 from tremorscope.instruments.operators.operator import columnwise as columnwise
+from tremorscope.instruments.operators.second_order import saved_bytes as saved_bytes

@@ -56,7 +56,7 @@ def tangents(recipe: Recipe, theta: Float[Tensor, " params"], *, route: Route = 
         return RecipeTangents(recipe, theta)
     if route == "generic":
         return TrainingTangents(recipe, theta)
-    found = _stack_of(recipe)
+    found = structure(recipe)
     if isinstance(found, LinearStack):
         return StructuredTangents(recipe, found, theta)
     if route == "structured":
@@ -64,7 +64,8 @@ def tangents(recipe: Recipe, theta: Float[Tensor, " params"], *, route: Route = 
     return TrainingTangents(recipe, theta, flags=(f"generic route: {found}",))
 
 
-def _stack_of(training: Training) -> LinearStack | str:
+def structure(training: Training) -> LinearStack | str:
+    """The chain that the structured route can use, or why it cannot be taken."""
     if recognise(training.task.loss) is None:
         return "the loss is neither cross-entropy nor mean squared error"
     if not isinstance(training.trainer.optimiser, SGD | Adam):

@@ -212,7 +212,8 @@ class StructuredTangents:
             return torch.zeros(0, dtype=torch.int64)
         dead_I = torch.stack([(batch_IB == 0).all(1) for batch_IB in inputs.values()]).all(0)
         mask_OI = dead_I.expand(first.shape)
-        return mask_OI.reshape(-1).nonzero().flatten() + self.layout.slice(first.weight).start
+        start: int = self.layout.slice(first.weight).start
+        return mask_OI.reshape(-1).nonzero().flatten() + start
 
 
 def _output_curvature(step: _Step, d_output_CBK: Tensor) -> Tensor:

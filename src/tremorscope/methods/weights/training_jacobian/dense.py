@@ -20,8 +20,8 @@ from tremorscope.foundations.layout import Layout
 from tremorscope.instruments.executor import one_thread
 from tremorscope.instruments.network import Network
 from tremorscope.instruments.recipe import Recipe, check_recipe
-from tremorscope.instruments.tangents import Route, Tangents, tangents
-from tremorscope.instruments.trainer import Trainer, check_deterministic
+from tremorscope.instruments.tangents import LinearStack, Route, Tangents, structure, tangents
+from tremorscope.instruments.trainer import Trainer, Training, check_deterministic
 
 Progress = Callable[[int, int], None]
 
@@ -127,6 +127,23 @@ def training_jacobian(
         chunk=plan.chunk,
         flags=push.flags,
     )
+
+
+def estimated_seconds(network: Network) -> float:
+    """CPU-seconds that the whole matrix will take, from shapes alone, within a factor of three or so.
+
+    Twelve operations for each weight, example, column and step, at 40 GF/s on the structured route and 5 on
+    the generic one. A recipe of pure functions hides its batches; they are taken to be all examples.
+
+    Raises:
+        BadInput: If there is no recipe.
+    """
+    recipe, size = bound_recipe(network), network.layout.size
+    if isinstance(recipe, Training):
+        batch, speed = len(recipe.indices(0)), 4e10 if isinstance(structure(recipe), LinearStack) else 5e9
+    else:
+        batch, speed = 1 if network.task is None else network.task.size, 5e9
+    return 12.0 * batch * size * size * recipe.num_steps / speed
 
 
 @final

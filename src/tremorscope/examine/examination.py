@@ -1,0 +1,239 @@
+"""`examine`: one call, one network, one report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar, final
+
+import torch
+from torch import nn
+
+from tremorscope.examine.jacobian import JacobianExamination, examine_jacobian
+from tremorscope.foundations.errors import BadInput, TremorscopeError, did_you_mean
+from tremorscope.foundations.figures import Figure
+from tremorscope.foundations.results import Result, Table, drawn
+from tremorscope.foundations.run import Run
+from tremorscope.foundations.seeds import derive, generator
+from tremorscope.instruments.load import load
+from tremorscope.instruments.network import Network
+from tremorscope.instruments.null import permuted_targets, untrained
+from tremorscope.instruments.operators import Hessian
+from tremorscope.instruments.recipe import run_recipe
+from tremorscope.instruments.recording import recorded
+from tremorscope.instruments.respond import Measure
+from tremorscope.instruments.task import Batch, Task
+from tremorscope.methods.weights.curvature import CurvatureMeasurement, measure_curvature
+from tremorscope.methods.weights.layers import LayersMeasurement, summarise_layers
+from tremorscope.methods.weights.sensitivity import SensitivityMeasurement, measure_sensitivity
+from tremorscope.methods.weights.training_jacobian import bound_recipe
+
+T = TypeVar("T")
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Effort:
+    """How much an examination spends."""
+
+    num_eigenvalues: int
+    num_probes: int
+    num_directions: int
+    num_examples: int
+    jacobian_seconds: float  # of one training Jacobian, by estimate from shapes
+
+
+EFFORTS = {
+    "quick": Effort(num_eigenvalues=20, num_probes=64, num_directions=8, num_examples=2048, jacobian_seconds=30),
+    "desk": Effort(num_eigenvalues=50, num_probes=512, num_directions=32, num_examples=8192, jacobian_seconds=600),
+}
+
+
+def examine(
+    model: str | Path | nn.Module | Network,
+    *,
+    data: str | Path | Task | None = None,
+    preset: str = "quick",
+    seed: int = 0,
+    device: str | None = None,
+    dtype: str | None = None,
+    out: Path | None = None,
+    resume: Path | None = None,
+) -> tuple[Result, Path]:
+    """What is this network like: its layers, its curvature, what disturbs it, and what training did with its start?
+
+    Every measurement comes with its null: the untrained twin, the same weights on permuted labels, random
+    directions of equal norm and of equal curvature, twins trained on shuffled labels and on matched
+    Gaussian inputs. What cannot be measured here is said in the report's flags, never left out silently.
+
+    Args:
+        model: A module, a `Network`, or what `load` takes by name.
+        data: Inputs and targets, or what `load_data` takes; needed when the model brings none.
+        preset: `"quick"` (a minute or two on a small network) or `"desk"`.
+        seed: Names every random stream.
+        device: Where to compute; the CPU by default.
+        dtype: `"float32"` or `"float64"`; the model's own by default.
+        out: Folder of runs.
+        resume: Continue this run instead of opening a new one.
+
+    Returns:
+        The result, and the run directory; `report.html` in it is the page to look at.
+
+    Cost: for the 1,210 weights of `builtin:digits-mlp` about 25 CPU-seconds at `quick`.
+
+    Raises:
+        BadInput: If the model or data cannot be loaded, or the run directory cannot be written.
+    """
+    if preset not in EFFORTS:
+        raise BadInput("preset", got=preset, wanted=" or ".join(EFFORTS), remedy=did_you_mean(preset, EFFORTS))
+    network = load(model, data=data, device=device, dtype=dtype)
+    request: dict[str, Any] = {
+        "verb": "examine",
+        "model": str(model) if isinstance(model, str | Path) else network.name,
+        "data": str(data) if isinstance(data, str | Path) else None,
+        "preset": preset,
+        "seed": seed,
+        "device": device,
+        "dtype": dtype,
+    }
+    name = f"examine-{network.name}"
+    return recorded(
+        name, request, lambda run: _examined(network, request, EFFORTS[preset], seed, run), out=out, resume=resume
+    )
+
+
+def _examined(network: Network, request: Mapping[str, Any], effort: Effort, seed: int, run: Run) -> Result:
+    sections = _Sections(run)
+    network = sections.trained(network)
+    twin = sections.attempt("untrained twin", lambda: untrained(network, seed=derive(seed, "untrained")))
+    layers = summarise_layers(network, twin)
+    curvature = sensitivity = jacobian = None
+    if network.task is None:
+        sections.flags.append("no data: curvature, responses and the training Jacobian need inputs and targets")
+    else:
+        batch, shuffled = _batches(network, effort, seed, sections.flags)
+        networks = {"this network": network} | ({"untrained twin": twin} if twin is not None else {})
+        networks["same weights, permuted labels"] = network
+        batches = {name: shuffled if "permuted" in name else batch for name in networks}
+        curvature = sections.attempt(
+            "curvature",
+            lambda: measure_curvature(
+                networks,
+                batches,
+                num_eigenvalues=effort.num_eigenvalues,
+                num_probes=effort.num_probes,
+                seed=derive(seed, "curvature"),
+            ),
+        )
+        sensitivity = sections.attempt("sensitivity", lambda: _sensitivity(network, batch, effort, seed))
+        if network.recipe is None:
+            sections.flags.append("no training recipe: the training Jacobian needs one")
+        else:
+            jacobian = sections.attempt(
+                "training Jacobian",
+                lambda: examine_jacobian(network, seconds=effort.jacobian_seconds, seed=seed, run=run),
+            )
+    measured = [part for part in (sensitivity, curvature, jacobian, layers) if part is not None]
+    for part in measured:
+        sections.flags.extend(getattr(part, "flags", ()))
+    tables: list[Table] = [
+        table for part in (layers, curvature, sensitivity, jacobian) if part for table in part.tables()
+    ]
+    figures: list[Figure] = [figure for part in measured for figure in part.figures()]
+    return Result(
+        study=f"examine {network.name}",
+        preset=str(request["preset"]),
+        seed=seed,
+        config={key: request[key] for key in ("model", "data", "device", "dtype")},
+        title=f"What is {network.name} like?",
+        summary=_summary(network, layers, curvature, sensitivity, jacobian),
+        tables=tables,
+        figures=[drawn(figure) for figure in figures],
+        flags=list(dict.fromkeys(sections.flags)),
+    )
+
+
+class _Sections:
+    """Parts of an examination: progress as they begin, and a flag instead of an end when one cannot be done."""
+
+    def __init__(self, run: Run) -> None:
+        self.run, self.flags = run, list[str]()
+
+    def attempt(self, label: str, compute: Callable[[], T]) -> T | None:
+        """The part, or None with its error among the flags. Bugs are no flags: they pass through."""
+        self.run.say(f"Measuring: {label}")
+        try:
+            return compute()
+        except TremorscopeError as error:
+            self.flags.append(f"{label} could not be measured: {error}")
+            return None
+
+    def trained(self, network: Network) -> Network:
+        """A network whose recipe starts at its own weights is examined at the recipe's end."""
+        if network.recipe is None or network.initial is not None:
+            return network
+        recipe, start = bound_recipe(network), network.start
+        self.flags.append(f"the weights given are the start of the recipe: measured after its {recipe.num_steps} steps")
+        ended = network.at(run_recipe(recipe, start))
+        ended.initial = start
+        return ended
+
+
+def _batches(network: Network, effort: Effort, seed: int, flags: list[str]) -> tuple[Batch, Batch]:
+    """The examples that curvature and responses look at, with their own and with permuted targets."""
+    task = network.required_task()
+    permuted = permuted_targets(task, derive(seed, "permuted"))
+    if task.size <= effort.num_examples:
+        return task.train_batch(), permuted.train_batch()
+    flags.append(f"curvature and responses look at {effort.num_examples} of {task.size} training examples")
+    chosen = torch.randperm(task.size, generator=generator(seed, "examples"))[: effort.num_examples]
+    return task.batch(chosen), permuted.batch(chosen)
+
+
+def _sensitivity(network: Network, batch: Batch, effort: Effort, seed: int) -> SensitivityMeasurement:
+    with torch.no_grad():
+        output = network.apply(network.params, batch)
+    task = network.required_task()
+    measure: Measure = "kl" if task.num_classes is not None and output.shape[-1] > 1 else "l2"
+    return measure_sensitivity(
+        network,
+        batch,
+        measure=measure,
+        num_directions=effort.num_directions,
+        curvature=Hessian(network, batch),
+        level=0.1 if measure == "kl" else 0.1 * float(output.double().std()),
+        seed=derive(seed, "sensitivity"),
+    )
+
+
+def _summary(
+    network: Network,
+    layers: LayersMeasurement,
+    curvature: CurvatureMeasurement | None,
+    sensitivity: SensitivityMeasurement | None,
+    jacobian: JacobianExamination | None,
+) -> list[str]:
+    sentences = [f"{network.name}: {network.layout.size:,} weights in {len(layers.layers)} tensors."]
+    if curvature is not None:
+        own = curvature.spectra[curvature.own].values
+        trace = curvature.traces[curvature.own]
+        against = [
+            f"{float(spectrum.values[0]):.3g} in the {name}" if name.startswith("untrained") else
+            f"{float(spectrum.values[0]):.3g} with {name}"
+            for name, spectrum in curvature.spectra.items() if name != curvature.own
+        ]  # fmt: skip
+        sentences.append(
+            f"The loss curves most along a few directions: largest Hessian eigenvalue {float(own[0]):.3g} "
+            f"({'; '.join(against)}), trace {trace}."
+        )
+    if sensitivity is not None:
+        most = max(sensitivity.layers, key=lambda layer: float(layer.values.sum()))
+        ratio = sensitivity.ratio(most.values, most.equal_norm)
+        sentences.append(
+            f"At equal norm the output answers {ratio} times as strongly to random disturbances of {most.name} as to "
+            "disturbances of all weights."
+        )
+    if jacobian is not None:
+        sentences.append(jacobian.sentence())
+    return sentences

@@ -1,0 +1,135 @@
+"""The top of the Hessian spectrum and its trace, beside what chance gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import final
+
+from tremorscope.foundations.estimate import Estimate
+from tremorscope.foundations.figures import NULL_COLOUR, PALETTE, Axis, Figure, line
+from tremorscope.foundations.results import Table
+from tremorscope.instruments.network import Network
+from tremorscope.instruments.operators import Hessian
+from tremorscope.instruments.spectrum import Spectrum, eigsh, trace
+from tremorscope.instruments.task import Batch
+
+_TOLERANCE = 1e-4
+_MARKS = ("circle", "diamond", "square", "x")
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class CurvatureMeasurement:
+    """Largest eigenvalues and trace of the Hessian of the mean loss, by name of the network measured.
+
+    The first name is the network itself, the others are its nulls. Units: loss per squared weight.
+    """
+
+    spectra: Mapping[str, Spectrum]
+    traces: Mapping[str, Estimate]
+    losses: Mapping[str, float]
+    num_examples: int
+    flags: tuple[str, ...] = ()
+
+    @property
+    def own(self) -> str:
+        """Name of the network itself."""
+        return next(iter(self.spectra))
+
+    def tables(self) -> list[Table]:
+        """Trace, largest eigenvalue and their ratio."""
+        rows = []
+        for name, spectrum in self.spectra.items():
+            values = spectrum.values
+            rows.append(
+                {
+                    "network": name,
+                    "loss": self.losses[name],
+                    "trace": self.traces[name],
+                    "largest eigenvalue": float(values[0]),
+                    "largest residual": float(spectrum.residuals.max()),
+                    f"sum of the largest {len(values)} / trace": float(values.sum()) / self.traces[name].value,
+                    "products": spectrum.num_products,
+                }
+            )
+        return [
+            Table.of_rows(
+                rows,
+                name="curvature",
+                title="Curvature of the loss",
+                caption=f"Hessian of the mean loss over {self.num_examples} examples: Hutchinson's trace with its 99 % "
+                "interval, largest eigenvalue with the largest true residual ||H v - lambda v|| of the pairs found.",
+            )
+        ]
+
+    def figures(self) -> list[Figure]:
+        """The largest eigenvalues against those of the nulls."""
+        traces = []
+        for place, (name, spectrum) in enumerate(self.spectra.items()):
+            positive = spectrum.values[spectrum.values > 0]
+            traces.append(
+                line(
+                    range(1, len(positive) + 1),
+                    positive,
+                    name,
+                    colour=PALETTE[0] if place == 0 else NULL_COLOUR,
+                    dash=None if place == 0 else "dot",
+                    markers=True,
+                )
+                | {"marker": {"symbol": _MARKS[place % len(_MARKS)], "size": 7}}
+            )
+        own = self.spectra[self.own].values
+        share = float(own.sum()) / self.traces[self.own].value
+        return [
+            Figure(
+                name="hessian_spectrum",
+                title="Largest eigenvalues of the Hessian",
+                caption=f"The {len(own)} stiffest directions of {self.own} carry {100 * share:.0f} % of the trace, "
+                f"{self.traces[self.own]}. Grey: its nulls.",
+                traces=traces,
+                x=Axis(title="rank"),
+                y=Axis(title="eigenvalue, loss per squared weight", log=True),
+            )
+        ]
+
+
+def measure_curvature(
+    networks: Mapping[str, Network],
+    batches: Mapping[str, Batch],
+    *,
+    num_eigenvalues: int = 20,
+    num_probes: int = 64,
+    seed: int = 0,
+) -> CurvatureMeasurement:
+    """How stiff is the loss, and in how few directions, compared with a null?
+
+    Args:
+        networks: The network first, then its nulls, by the name that the report shows.
+        batches: Data of each.
+        num_eigenvalues: How many of the largest to find, at most half of all.
+        num_probes: Random probes of the trace.
+        seed: Names the streams of probes and start vectors.
+
+    Cost: for each network about `6 num_eigenvalues + num_probes` Hessian products.
+
+    Raises:
+        BadInput: If the loss cannot be differentiated twice.
+        NotConverged: If an eigenpair does not reach its tolerance.
+    """
+    spectra, traces, losses, flags = {}, {}, {}, []
+    for name, network in networks.items():
+        hessian = Hessian(network, batches[name])
+        count = min(num_eigenvalues, max(1, hessian.shape[0] // 2))
+        spectra[name] = eigsh(hessian, count, which="largest", tol=_TOLERANCE, seed=seed)
+        traces[name] = trace(hessian, num_probes=num_probes, seed=seed)
+        losses[name] = float(network.loss(network.params, batches[name]).detach())
+        flags += [f"Hessian of {name}: {flag}" for flag in (*hessian.flags, *spectra[name].flags)]
+    first = next(iter(batches.values()))
+    return CurvatureMeasurement(
+        spectra=spectra,
+        traces=traces,
+        losses=losses,
+        num_examples=0 if first.target is None else len(first.target),
+        flags=tuple(dict.fromkeys(flags)),
+    )
