@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from tremorscope.foundations.errors import BadInput, NotConverged, TremorscopeError
-from tremorscope.foundations.run import Run, read_events, read_header
+from tremorscope.foundations.run import Run, read_events
+from tremorscope.foundations.run_list import read_header
 from tremorscope.instruments.executor import _compute_in_worker, map_items, one_thread
 
 NUMBERS = {f"n{index}": index for index in range(6)}

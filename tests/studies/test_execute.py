@@ -8,7 +8,8 @@ import torch
 
 from tremorscope.foundations.errors import BadInput
 from tremorscope.foundations.results import Result
-from tremorscope.foundations.run import Run, read_header
+from tremorscope.foundations.run import Run
+from tremorscope.foundations.run_list import read_header
 from tremorscope.studies.execute import execute, resume
 
 
