@@ -16,15 +16,30 @@ KnownLoss = Literal["cross_entropy", "squared_error"]
 
 def cross_entropy(output: Tensor, target: Tensor) -> Tensor:
     """Mean cross-entropy in nats; `output` is `[batch, classes]`, `target` integer `[batch]`."""
-    return nn.functional.cross_entropy(output, target)
+    # PyTorch takes 64-bit class indices only
+    return nn.functional.cross_entropy(output, target if target.is_floating_point() else target.long())
 
 
 def squared_error(output: Tensor, target: Tensor) -> Tensor:
     """Mean over examples and coordinates of `(output - target)^2`.
 
+    Outputs `[batch, 1]` meet targets `[batch]` one by one; otherwise the shapes are equal. (PyTorch would
+    broadcast, and compare every output with every target.)
+
     Written out, because `torch.nn.functional.mse_loss` cannot be differentiated forward over reverse
     (PyTorch 2.13: "ZeroTensors are immutable").
+
+    Raises:
+        BadInput: If the shapes differ.
     """
+    if output.shape == (*target.shape, 1):
+        target = target.unsqueeze(-1)
+    if output.shape != target.shape:
+        raise BadInput(
+            "targets of the squared error",
+            got=f"shape {tuple(target.shape)}",
+            wanted=f"that of the outputs, {tuple(output.shape)}",
+        )
     return (output - target).square().mean()
 
 
@@ -34,10 +49,11 @@ def recognise(loss: Loss) -> KnownLoss | None:
         return "cross_entropy"
     if loss in (squared_error, nn.functional.mse_loss):
         return "squared_error"
-    if isinstance(loss, nn.CrossEntropyLoss):
+    # The very classes: a subclass may compute anything.
+    if type(loss) is nn.CrossEntropyLoss:
         plain = loss.weight is None and loss.reduction == "mean" and loss.label_smoothing == 0
         return "cross_entropy" if plain and loss.ignore_index == -100 else None
-    if isinstance(loss, nn.MSELoss) and loss.reduction == "mean":
+    if type(loss) is nn.MSELoss and loss.reduction == "mean":
         return "squared_error"
     return None
 
@@ -53,7 +69,7 @@ def default_loss(targets: Tensor) -> Loss:
     Raises:
         BadInput: If the targets are of another kind.
     """
-    if targets.dtype in (torch.int64, torch.int32, torch.int16, torch.uint8):
+    if targets.dtype in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8):
         return cross_entropy
     if targets.is_floating_point():
         return squared_error

@@ -221,11 +221,15 @@ def check_deterministic(recipe: Recipe, theta: Float[Tensor, " params"]) -> Floa
     """Run a recipe twice and return its last weights.
 
     Raises:
-        BadInput: If the two runs differ in any bit; by how much is said.
+        BadInput: If the two runs differ in any bit; by how much is said. If the run diverges.
     """
     before = torch.random.get_rng_state()
     try:  # the second run must not start from the first one's random state, or unseeded noise would go unseen
-        first, second = run_recipe(recipe, theta), run_recipe(recipe, theta)
+        first = run_recipe(recipe, theta.clone())
+        if not bool(first.isfinite().all()):  # not equal to itself, were it NaN
+            primal_states(recipe, theta.clone())
+            raise diverged(recipe.num_steps - 1, "weights that are not finite")
+        second = run_recipe(recipe, theta.clone())
     finally:
         torch.random.set_rng_state(before)
     if not torch.equal(first, second):
@@ -243,11 +247,19 @@ def primal_states(recipe: Recipe, theta: Float[Tensor, " params"]) -> list[State
     """Every state of a run, `num_steps + 1` of them.
 
     Raises:
-        BadInput: If a state stops being finite; the step is named.
+        BadInput: If a state stops being finite (the step is named), or a step writes into the state it was given.
     """
     states = [recipe.init(theta)]
     for t in range(recipe.num_steps):
+        versions = [tensor._version for tensor in state_tensors(states[-1])]
         states.append(recipe.step(states[-1], t))
+        if versions != [tensor._version for tensor in state_tensors(states[-2])]:
+            raise BadInput(
+                f"step {t} of the recipe",
+                got="a state that was changed in place",
+                wanted="a pure function",
+                remedy="Return new tensors, and leave those of the old state as they are.",
+            )
         if not all(bool(tensor.isfinite().all()) for tensor in state_tensors(states[-1])):
             rate = (
                 f", learning rate {recipe.trainer.optimiser.lr * recipe.factor(t):.4g}"

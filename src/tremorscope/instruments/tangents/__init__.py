@@ -73,7 +73,9 @@ def structure(training: Training) -> LinearStack | str:
     batch = training.batch(0)
     if recognise(training.task.loss) == "cross_entropy" and batch.target is not None and batch.target.ndim != 1:
         return "the targets are no class indices"
-    found = recognise_stack(training.network, batch)
+    if recognise(training.task.loss) == "cross_entropy" and bool((training.task.targets < 0).any()):
+        return "some targets are to be ignored"
+    found = recognise_stack(training.network, batch, training=training.trainer.mode == "train")
     if isinstance(found, LinearStack):
         needed = StructuredTangents.coefficient_bytes(training, found)
         if needed > COEFFICIENT_LIMIT:

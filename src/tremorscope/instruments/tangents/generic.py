@@ -15,7 +15,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.func import jvp, vmap
+from torch.utils import _pytree as pytree
 
+from tremorscope.foundations.errors import BadInput
+from tremorscope.instruments.operators.second_order import exact_derivatives
 from tremorscope.instruments.recipe import Recipe, State
 from tremorscope.instruments.trainer import Training, primal_states
 
@@ -61,7 +64,8 @@ class TrainingTangents:
             return both[0], both[1]
 
         rows: Tensor
-        gradient, rows = vmap(along, in_dims=1, out_dims=(None, 0), randomness="same")(d_theta)  # type: ignore[arg-type]
+        with exact_derivatives(theta.device):
+            gradient, rows = vmap(along, in_dims=1, out_dims=(None, 0), randomness="same")(d_theta)  # type: ignore[arg-type]
         return gradient, rows.T.contiguous()
 
 
@@ -85,18 +89,47 @@ class RecipeTangents:
         return self.last.element_size() * self.theta.numel() * _COPIES
 
     def __call__(self, block: Float[Tensor, "params k"]) -> Float[Tensor, "params k"]:
-        """Push tangents of the first weights to tangents of the last ones."""
-        tangent = _block_jvp(self.recipe.init, self.theta, block.T.to(self.last.dtype))
-        for t in range(self.recipe.num_steps):
-            tangent = _block_jvp(partial(self.recipe.step, t=t), self._states[t], tangent)
-        last: Tensor = _block_jvp(self.recipe.read, self._states[-1], tangent)
+        """Push tangents of the first weights to tangents of the last ones.
+
+        Raises:
+            BadInput: If the recipe does what forward-mode differentiation cannot follow.
+        """
+        try:
+            with exact_derivatives(self.theta.device):
+                tangents = _block_jvp(self.recipe.init, self.theta, (block.T.to(self.theta.dtype),))
+                for t in range(self.recipe.num_steps):
+                    tangents = _block_jvp(partial(self.recipe.step, t=t), self._states[t], tangents)
+                (last,) = _block_jvp(self.recipe.read, self._states[-1], tangents)
+        except (RuntimeError, NotImplementedError) as error:
+            raise BadInput(
+                "derivative of the recipe",
+                got=(str(error).strip().splitlines() or [type(error).__name__])[0].rstrip("."),
+                wanted="functions that torch.func.jvp can follow",
+                remedy="Inside step, take gradients with torch.func.grad, not with backward().",
+            ) from error
         return last.T.contiguous()
 
 
-def _block_jvp(function: Callable[[State], State], at: State, tangents: State) -> State:
-    """Derivatives of a function of a tree along `k` trees, stacked on the first axis."""
+def _block_jvp(function: Callable[[State], State], at: State, tangents: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Derivatives of a function of a tree along `k` trees, stacked on the first axis.
 
-    def along(tangent: State) -> State:
-        return jvp(function, (at,), (tangent,))[1]
+    Only real-valued tensors have tangents; counters and the like are taken along as they are.
+    """
+    leaves, structure = pytree.tree_flatten(at)
+    moving = [place for place, leaf in enumerate(leaves) if _moves(leaf)]
 
-    return vmap(along, randomness="same")(tangents)
+    def of_moving(*values: Tensor) -> tuple[Tensor, ...]:
+        filled = dict(enumerate(leaves)) | dict(zip(moving, values, strict=True))
+        after = function(pytree.tree_unflatten(list(filled.values()), structure))
+        return tuple(leaf for leaf in pytree.tree_leaves(after) if _moves(leaf))
+
+    def along(*tangent: Tensor) -> tuple[Tensor, ...]:
+        derivatives: tuple[Tensor, ...] = jvp(of_moving, tuple(leaves[place] for place in moving), tangent)[1]
+        return derivatives
+
+    pushed: tuple[Tensor, ...] = vmap(along, randomness="same")(*tangents)
+    return pushed
+
+
+def _moves(leaf: object) -> bool:
+    return isinstance(leaf, Tensor) and leaf.is_floating_point()

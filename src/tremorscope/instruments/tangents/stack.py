@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -60,26 +61,40 @@ class LinearStack:
         return hidden
 
 
-def recognise_stack(network: Network, batch: Batch) -> LinearStack | str:
-    """The chain inside a network, or the reason why it is none.
+def recognise_stack(network: Network, batch: Batch, *, training: bool = False) -> LinearStack | str:
+    """The chain inside a network in one of its two modes, or the reason why it is none.
 
     The module is traced symbolically and the chain is then compared with the network's own output on
-    `batch`, so that a hook, a parametrisation or a branch that tracing misses cannot slip through.
+    `batch`, so that a parametrisation or a branch that tracing misses cannot slip through.
     """
     if len(batch.args) != 1 or batch.kwargs or not isinstance(batch.args[0], Tensor):
         return "its forward takes more than one tensor"
+    with torch.random.fork_rng(devices=[]):  # the user's forward may draw
+        return _recognised(network, batch, training)
+
+
+def _recognised(network: Network, batch: Batch, training: bool) -> LinearStack | str:
+    modules = dict(network.module.named_modules())
+    for name, module in modules.items():
+        if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks:
+            return f"layer {name!r} has a hook"  # what it does elsewhere than on this batch cannot be known
     try:
-        graph = fx.symbolic_trace(network.module).graph
+        # Of a copy: tracing writes constants, and forward may write what it likes, into the module.
+        graph = fx.Tracer().trace(nn.Sequential(copy.deepcopy(network.module)).train(training))
     except Exception as error:  # tracing runs the user's forward on proxies: any exception means "cannot be traced"
         return f"its forward cannot be traced ({type(error).__name__})"
-    layers = _chain(graph, dict(network.module.named_modules()), network)
+    layers = _chain(graph, modules, network)
     if isinstance(layers, str):
         return layers
+    inputs = batch.args[0]
+    if inputs.ndim < 2 or inputs[0].numel() != layers[0].shape[1]:
+        return "its inputs are not one vector per example"
     used = [name for layer in layers for name in (layer.weight, layer.bias) if name is not None]
     if sorted(used) != sorted(network.layout.names):
         return "it has parameters outside the chain, or uses one twice"
     stack = LinearStack(layers)
-    own, chained = network.apply(network.params, batch), stack.forward(network.params, batch.args[0])
+    own = network.apply(network.params, batch, training=training)
+    chained = stack.forward(network.params, inputs)
     tolerance = 1e3 * torch.finfo(own.dtype).eps * (1 + float(own.abs().max()))
     if own.shape != chained.shape or float((own - chained).abs().max()) > tolerance:
         return "the traced chain does not reproduce its output"
@@ -119,17 +134,18 @@ def _read(
 ) -> Layer | Elementwise | str | None:
     """A linear layer, an activation, None for a step that changes nothing, or why it cannot be read."""
     if node.op == "call_module":
-        module = modules[str(node.target)]
+        path = str(node.target).partition(".")[2]  # without the place in the Sequential that was traced
+        module = modules[path]
         if type(module) is nn.Linear:
-            return _linear(str(node.target), module, network)
+            return _linear(path, module, network)
         if isinstance(module, nn.Dropout):
-            return None if module.p == 0 else f"layer {node.target!r} is a Dropout"
+            return None if module.p == 0 else f"layer {path!r} is a Dropout"
         if type(module) is nn.Flatten:
-            return None if starts and module.start_dim == 1 else f"layer {node.target!r} flattens in mid-chain"
+            return None if starts and module.start_dim == 1 else f"layer {path!r} flattens in mid-chain"
         if type(module) in _MODULES:
             # inplace=True would overwrite what the derivative needs
-            return module if not getattr(module, "inplace", False) else f"layer {node.target!r} works in place"
-        return f"layer {node.target!r} is a {type(module).__name__}"
+            return module if not getattr(module, "inplace", False) else f"layer {path!r} works in place"
+        return f"layer {path!r} is a {type(module).__name__}"
     if node.op == "call_function" and node.target in _FLATTENS and starts:
         return None if (node.args[1:] or (node.kwargs.get("start_dim"),))[0] == 1 else f"{node.name!r} is no flatten(1)"
     if node.op == "call_method" and node.target == "flatten" and starts:

@@ -197,7 +197,7 @@ class StructuredTangents:
         num_classes, batch = output_CB.shape
         if self._cross_entropy:
             softmax = output_CB.softmax(0)
-            wanted = torch.nn.functional.one_hot(target, num_classes).T.to(softmax.dtype)
+            wanted = torch.nn.functional.one_hot(target.long(), num_classes).T.to(softmax.dtype)
             return softmax.unsqueeze(-1), (softmax - wanted) / batch, 1 / batch
         scale = 2 / (batch * num_classes)
         return None, (output_CB - target.reshape(batch, num_classes).T) * scale, scale

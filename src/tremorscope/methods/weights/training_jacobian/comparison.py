@@ -122,7 +122,7 @@ class JacobianComparison:
             spectrum_figure({GROUP_NAMES[REAL]: self.groups[REAL]}),
             distance_figure({name: members[:1] for name, members in named.items()}),
             alignment_figure({name: members[:1] for name, members in named.items()}),
-            divergence_figure(first),
+            *([divergence_figure(first)] if first.divergence else []),
             drift_figure(first),
             self._overlap_figure(),
         ]
@@ -170,13 +170,12 @@ class JacobianComparison:
     def _overlap_table(self, family_level: float) -> Table:
         shown = self._shown_overlaps(family_level)
         chance = self.chance()
-        p_values = [
-            t_test_p(e.value, e.low, e.high, e.level, e.n, against=chance) if not e.is_point else math.nan
-            for e in shown.values()
-        ]
+        tested = {name: e for name, e in shown.items() if not e.is_point}
+        p_values = [t_test_p(e.value, e.low, e.high, e.level, e.n, against=chance) for e in tested.values()]
+        adjusted = dict(zip(tested, holm(p_values), strict=True))
         rows = [
-            {"real bulk against": name, "overlap": estimate, "chance": chance, "p against chance (Holm)": p}
-            for (name, estimate), p in zip(shown.items(), holm(p_values), strict=True)
+            {"real bulk against": name, "overlap": e, "chance": chance, "p against chance (Holm)": adjusted.get(name)}
+            for name, e in shown.items()
         ]
         rows.append({"real bulk against": "another seed, dead weights left in", "overlap": self.overlap_with_dead()})
         return Table.of_rows(

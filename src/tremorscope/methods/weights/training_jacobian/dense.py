@@ -125,7 +125,7 @@ def training_jacobian(
         layout=network.layout,
         route=plan.route,
         chunk=plan.chunk,
-        flags=push.flags,
+        flags=plan.flags,
     )
 
 
@@ -154,6 +154,7 @@ class _Plan:
     route: Route
     chunk: int
     fingerprint: str
+    flags: tuple[str, ...]  # of the first choice of route: taking the recorded one raises none
 
     @classmethod
     def made(cls, push: Tangents, start: Tensor, last: Tensor, chunk: int | None) -> _Plan:
@@ -165,22 +166,22 @@ class _Plan:
             route="structured" if push.route == "structured" else "generic",
             chunk=width,
             fingerprint=_fingerprint(start, last),
+            flags=push.flags,
         )
 
     @classmethod
     def recall(cls, folder: Path | None, start: Tensor, last: Tensor) -> _Plan | None:
-        path = None if folder is None else folder / "plan.json"
-        if path is None or not path.is_file():
+        if folder is None or not ((folder / "plan.json").is_file() or any(folder.glob("columns-*"))):
             return None
-        data: dict[str, Any] = read_json(path)
+        data: dict[str, Any] = read_json(folder / "plan.json")
         if data.get("fingerprint") != _fingerprint(start, last):
             raise BadInput(
-                f"pieces in {path.parent}",
+                f"pieces in {folder}",
                 got="pieces of another training run",
                 wanted="pieces of this one",
                 remedy="The network, data, recipe or library changed since: start a new run.",
             )
-        return cls(**data)
+        return cls(**{**data, "flags": tuple(data["flags"])})
 
     def keep(self, folder: Path | None) -> None:
         if folder is not None:

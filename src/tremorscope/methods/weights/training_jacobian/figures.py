@@ -26,11 +26,11 @@ _SMALLEST = 1e-12  # below this a divergence is rounding
 
 
 def member_figures(measured: TrainingJacobianMeasurement) -> list[Figure]:
-    """Spectrum, alignment, divergence of unit steps, and drift, all along the spectrum of one run."""
+    """Spectrum, alignment, divergence of unit steps (if any), and drift, all along the spectrum of one run."""
     return [
         spectrum_figure({"this network": [measured]}),
         alignment_figure({"this network": [measured]}),
-        divergence_figure(measured),
+        *([divergence_figure(measured)] if measured.divergence else []),
         drift_figure(measured),
     ]
 
@@ -79,6 +79,7 @@ def alignment_figure(groups: Mapping[str, Sequence[TrainingJacobianMeasurement]]
         f"In the first network the mean is {first.bulk_alignment:.3f} over the bulk and {first.tail_alignment:.3f} "
         "over the last directions, which training forgets."
     )
+    lowest = min(float(m.alignment.min()) for members in groups.values() for m in members)
     if len(groups) == 1:
         traces = [
             points(numpy.arange(1, m.num_live + 1), m.alignment, name, colour=PALETTE[0], size=3)
@@ -93,7 +94,7 @@ def alignment_figure(groups: Mapping[str, Sequence[TrainingJacobianMeasurement]]
         caption=caption,
         traces=traces,
         x=_INDEX,
-        y=Axis(title="cosine between v and u", range=(-0.35, 1.05)),
+        y=Axis(title="cosine between v and u", range=(min(-0.35, lowest - 0.05), 1.05)),
     )
 
 

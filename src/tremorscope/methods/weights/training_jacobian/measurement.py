@@ -13,6 +13,7 @@ from torch import Tensor
 from tremorscope.foundations.errors import BadInput
 from tremorscope.foundations.figures import Figure
 from tremorscope.foundations.results import Table
+from tremorscope.instruments.losses import recognise
 from tremorscope.instruments.network import Network
 from tremorscope.instruments.task import Batch
 from tremorscope.methods.weights.training_jacobian.dense import TrainingJacobian
@@ -60,8 +61,9 @@ class TrainingJacobianMeasurement:
 
     All vectors run over the live directions, singular values descending. `divergence[kind][i]` is the worst
     KL over examples of that kind after a unit step along initial direction `i` from the trained weights, in
-    nats. `drift[i] = |v_i . (theta_T - theta_0)|`. `central` holds the most central initial directions, for
-    overlaps with other runs. `input_null` is None (and flagged) where there is no first linear layer.
+    nats; it is empty (and flagged) where outputs are no logits or inputs no real numbers. `drift[i] = |v_i .
+    (theta_T - theta_0)|`. `central` holds the most central initial directions, for overlaps with other runs.
+    `input_null` is None (and flagged) where there is no first linear layer.
     """
 
     values: Float[Tensor, " live"]
@@ -195,10 +197,19 @@ def measure_training_jacobian(
     spectrum = live_spectrum(jacobian)
     trained = network.at(jacobian.last)
     everything = spectrum.initial_directions(torch.arange(len(spectrum.values)))
-    batches = probe_batches(network.required_task(), seed)
     overlap_count = central_count(len(spectrum.values), overlap_share)
     drift = (everything.T @ jacobian.drift.cpu()).abs()
     input_null, flags = None, spectrum.flags
+    batches: dict[str, Batch] = {}
+    divergence: dict[str, Tensor] = {}
+    try:
+        if recognise(network.required_task().loss) == "squared_error":
+            raise BadInput("outputs under squared error", got="real numbers", wanted="logits")
+        batches = probe_batches(network.required_task(), seed)
+        divergence = {kind: worst_divergence(trained, everything, batch) for kind, batch in batches.items()}
+    except BadInput as error:
+        batches = {}
+        flags += (f"no unit steps: {error}",)
     try:
         input_null = _input_null(
             network, trained, jacobian, spectrum.sizes(BULK_TOLERANCE).bulk, overlap_count, batches
@@ -209,7 +220,7 @@ def measure_training_jacobian(
         values=spectrum.values,
         alignment=spectrum.alignment,
         drift=drift,
-        divergence={kind: worst_divergence(trained, everything, batch) for kind, batch in batches.items()},
+        divergence=divergence,
         central=spectrum.initial_directions(spectrum.central(overlap_count)),
         regions=tuple(region_sizes(spectrum)),
         span_alignment=tuple(spectrum.span_alignment(spectrum.bulk(tolerance)) for tolerance in TOLERANCES),
@@ -228,7 +239,7 @@ def scores(network: Network) -> dict[str, float]:
     with torch.no_grad():
         for name, batch in (
             ("training", task.train_batch()),
-            *((("held-out", task.test_batch()),) if task.test_inputs is not None else ()),
+            *((("held-out", task.test_batch()),) if task.test_targets is not None else ()),
         ):
             output = network.apply(network.params, batch)
             found[f"{name} loss"] = float(network.loss(network.params, batch))
