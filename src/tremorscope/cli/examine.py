@@ -18,7 +18,8 @@ def examine_model(
     data: Annotated[
         str | None, typer.Option(help="A file with inputs and targets, or builtin:NAME; needed when MODEL brings none.")
     ] = None,
-    preset: Annotated[str, typer.Option(help="Scale: quick, desk or paper.")] = "quick",
+    preset: Annotated[str, typer.Option(help="Scale: quick or desk.")] = "quick",
+    seed: Annotated[int, typer.Option(help="Names every random stream.")] = 0,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32 or float64.")] = None,
     out: Annotated[
@@ -31,7 +32,9 @@ def examine_model(
     from tremorscope.cli.output import print_json, print_result, run_document
     from tremorscope.examine import examine
 
-    result, path = conducted(lambda: examine(model, data=data, preset=preset, device=device, dtype=dtype, out=out))
+    result, path = conducted(
+        lambda: examine(model, data=data, preset=preset, seed=seed, device=device, dtype=dtype, out=out)
+    )
     if json:
         print_json(run_document(result, path))
     else:

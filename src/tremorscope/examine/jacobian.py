@@ -50,17 +50,16 @@ class JacobianExamination:
         size = own.regions[1]
         return (
             f"Training amplifies {size.chaotic} of {own.num_live} live directions of the initial weights, carries "
-            f"{size.bulk} over within 1 % and forgets {size.stable}; a unit step along the centre of what it carries over "
-            f"changes no prediction on training inputs by more than {own.step('training'):.1e} nats, on normal noise "
-            f"some by {own.step('normal'):.1e} (medians)."
+            f"{size.bulk} over within 1 % and forgets {size.stable}. A unit step along the centre of what it carries "
+            f"over moves the worst-hit training prediction by {own.step('training'):.1e} nats and the worst-hit "
+            f"prediction on normal noise by {own.step('normal'):.1e} (medians over directions)."
         )
 
     def tables(self) -> list[Table]:
         """The regions of the network, and every number beside its nulls."""
-        rows = []
+        columns: dict[str, dict[str, float]] = {}
         for name, one in self.measured.items():
-            row = {
-                "network": name,
+            columns[name] = {
                 "largest singular value": float(one.values[0]),
                 "share within 0.1 of 1": one.share(within=0.1),
                 "share within 0.01 of 1": one.share(within=0.01),
@@ -70,26 +69,25 @@ class JacobianExamination:
                 "bulk step, normal noise (nats)": one.step("normal"),
                 "drift inside the bulk": one.bulk_drift_share,
             }
-            rows.append(row)
         null = self.measured[OWN].input_null
         if null is not None:
-            rows.append(
-                {
-                    "network": "no network: low-variance inputs x hidden units",
-                    "bulk step, training inputs (nats)": null.step("training"),
-                    "bulk step, normal noise (nats)": null.step("normal"),
-                    "drift inside the bulk": null.drift_share,
-                }
-            )
+            columns["no network: low-variance inputs x hidden units"] = {
+                "bulk step, training inputs (nats)": null.step("training"),
+                "bulk step, normal noise (nats)": null.step("normal"),
+                "drift inside the bulk": null.drift_share,
+            }
+        rows = [
+            {"measured": label} | {name: column.get(label) for name, column in columns.items()}
+            for label in columns[OWN]
+        ]
         return [
             *self.measured[OWN].tables(),
             Table.of_rows(
                 rows,
                 name="training_jacobian",
                 title="Training Jacobian beside its nulls",
-                caption="What the network shares with its nulls tells of the inputs and of fitting as such; what it does "
-                "not share tells of what it learnt. One training run each, so no intervals: the study training-jacobian "
-                "has them over seeds.",
+                caption="What the network shares with its nulls tells of the inputs and of fitting as such; the rest "
+                "tells of what it learnt. One run each, so no intervals: the study training-jacobian has them.",
             ),
         ]
 
@@ -143,5 +141,12 @@ def examine_jacobian(network: Network, *, seconds: float, seed: int, run: Run | 
         if run is not None:
             run.save_arrays(f"training-jacobian-{place}", one.to_arrays())
         measured[name] = one
-        flags += [f"{name}: {flag}" for flag in one.flags]
+    holders: dict[str, list[str]] = {}
+    for name, one in measured.items():
+        for flag in one.flags:
+            holders.setdefault(flag, []).append(name)
+    flags += [
+        f"training Jacobian: {flag}" + ("" if len(names) == len(measured) else f" ({', '.join(names)})")
+        for flag, names in holders.items()
+    ]
     return JacobianExamination(measured=measured, flags=tuple(flags))

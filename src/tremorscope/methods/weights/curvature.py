@@ -49,7 +49,7 @@ class CurvatureMeasurement:
                     "trace": self.traces[name],
                     "largest eigenvalue": float(values[0]),
                     "largest residual": float(spectrum.residuals.max()),
-                    f"sum of the largest {len(values)} / trace": float(values.sum()) / self.traces[name].value,
+                    f"sum of the largest {len(self.spectra[self.own].values)}": float(values.sum()),
                     "products": spectrum.num_products,
                 }
             )

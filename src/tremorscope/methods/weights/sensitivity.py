@@ -84,8 +84,8 @@ class SensitivityMeasurement:
                 name="sensitivity",
                 title="Response to random disturbances of the weights",
                 caption=f"Mean {_UNITS[self.measure]} over examples, random directions inside each weight tensor. "
-                "Beside it: random directions over all weights with the same norm, and rescaled to the same second-order "
-                "cost. "
+                "Beside it: random directions over all weights with the same norm, and rescaled to the same "
+                "second-order cost. "
                 "Above 1: the output depends on these weights more than on weights at large (equal norm), or more than "
                 f"curvature foretells (equal curvature). The weights' own norm is {self.weight_norm:.3g}.",
             )

@@ -39,9 +39,10 @@ def spectrum_figure(groups: Mapping[str, Sequence[TrainingJacobianMeasurement]])
     """Singular values of every member; the first group is the real thing."""
     first = next(iter(groups.values()))
     counts = first[0].regions[1]
+    where = "here" if len(first) == 1 else "in the first member"
     caption = (
         "Training stretches some directions of the initial weights, forgets others, and carries the long flat run "
-        f"at 1 over unchanged: in the first network {counts.chaotic} directions lie above 1.01, {counts.bulk} within "
+        f"at 1 over unchanged: {where} {counts.chaotic} directions lie above 1.01, {counts.bulk} within "
         f"0.01 of 1, {counts.stable} below 0.99."
     )
     traces = _per_member(groups, lambda m: m.values.clamp_min(1e-8))
@@ -76,8 +77,8 @@ def alignment_figure(groups: Mapping[str, Sequence[TrainingJacobianMeasurement]]
     first = next(iter(groups.values()))[0]
     caption = (
         "Cosine between where a direction starts and where training carries it: 1 means it is not turned. "
-        f"In the first network the mean is {first.bulk_alignment:.3f} over the bulk and {first.tail_alignment:.3f} "
-        "over the last directions, which training forgets."
+        f"The mean is {first.bulk_alignment:.3f} over the bulk and {first.tail_alignment:.3f} over the last "
+        "directions, which training forgets."
     )
     lowest = min(float(m.alignment.min()) for members in groups.values() for m in members)
     if len(groups) == 1:
