@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -21,7 +23,7 @@ def worst_divergence(
 ) -> Float[Tensor, " k"]:
     """`max` over examples of `KL(p(theta) || p(theta + size v_i))` in nats, for each column `v_i`.
 
-    Cost: `k` forward passes of the batch, vmapped in chunks.
+    Cost: `k` forward passes of the batch, vmapped in chunks where the module can be.
 
     Raises:
         BadInput: If the outputs are no logits.
@@ -33,7 +35,7 @@ def worst_divergence(
             raise BadInput("outputs", got=f"shape {tuple(clean.shape)}", wanted="logits [batch, classes]")
         divergence = kl_from(clean)
         moved = torch.split(theta.unsqueeze(0) + size * directions.T.to(theta), _width(clean))
-        outputs = (vmap(lambda at: network.apply(at, batch), randomness="same")(part) for part in moved)
+        outputs = (_outputs(network, part, batch) for part in moved)
         return torch.cat([vmap(divergence)(block).amax(1) for block in outputs]).cpu()
 
 
@@ -53,6 +55,19 @@ def probe_batches(task: Task, seed: int) -> dict[str, Batch]:
         "normal": Batch((normal.to(inputs),), {}, None),
         "inverted": Batch((low + high - inputs,), {}, None),
     }
+
+
+def _outputs(network: Network, weights: Float[Tensor, "k params"], batch: Batch) -> Float[Tensor, "k batch classes"]:
+    def output(at: Tensor) -> Tensor:
+        return network.apply(at, batch)
+
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="There is a performance drop because we have not yet implemented")
+            together: Tensor = vmap(output, randomness="same")(weights)
+    except RuntimeError:  # no rule of vmap for recurrent layers, nor for code that branches on data
+        return torch.stack([output(at) for at in weights])
+    return together
 
 
 def _width(clean: Tensor) -> int:
