@@ -30,6 +30,7 @@ from tremorscope.methods.weights.training_jacobian.figures import (
 )
 
 OWN = "this network"
+_STEPS = {"training": "bulk step, training inputs (nats)", "normal": "bulk step, normal noise (nats)"}
 NULLS: Mapping[str, Callable[[Task, int], Task]] = {
     "twin on shuffled labels": permuted_targets,
     "twin on matched Gaussian inputs, random labels": matched_covariance,
@@ -48,11 +49,16 @@ class JacobianExamination:
         """What a reader wants first."""
         own = self.measured[OWN]
         size = own.regions[1]
-        return (
+        regions = (
             f"Training amplifies {size.chaotic} of {own.num_live} live directions of the initial weights, carries "
-            f"{size.bulk} over within 1 % and forgets {size.stable}. A unit step along the centre of what it carries "
-            f"over moves the worst-hit training prediction by {own.step('training'):.1e} nats and the worst-hit "
-            f"prediction on normal noise by {own.step('normal'):.1e} (medians over directions)."
+            f"{size.bulk} over within 1 % and forgets {size.stable}."
+        )
+        if not own.divergence:
+            return regions
+        return regions + (
+            " A unit step along the centre of what it carries over moves the worst-hit training prediction by "
+            f"{own.step('training'):.1e} nats and the worst-hit prediction on normal noise by "
+            f"{own.step('normal'):.1e} (medians over directions)."
         )
 
     def tables(self) -> list[Table]:
@@ -65,15 +71,13 @@ class JacobianExamination:
                 "share within 0.01 of 1": one.share(within=0.01),
                 "alignment in the bulk": one.bulk_alignment,
                 "alignment of the last 6.5 %": one.tail_alignment,
-                "bulk step, training inputs (nats)": one.step("training"),
-                "bulk step, normal noise (nats)": one.step("normal"),
+                **{label: one.step(kind) for kind, label in _STEPS.items() if kind in one.divergence},
                 "drift inside the bulk": one.bulk_drift_share,
             }
         null = self.measured[OWN].input_null
         if null is not None:
             columns["no network: low-variance inputs x hidden units"] = {
-                "bulk step, training inputs (nats)": null.step("training"),
-                "bulk step, normal noise (nats)": null.step("normal"),
+                **{label: null.step(kind) for kind, label in _STEPS.items() if kind in null.divergence},
                 "drift inside the bulk": null.drift_share,
             }
         rows = [
@@ -98,7 +102,7 @@ class JacobianExamination:
         return [
             spectrum_figure({OWN: [own]}),
             distance_figure(groups),
-            divergence_figure(own),
+            *([divergence_figure(own)] if own.divergence else []),
             alignment_figure({OWN: [own]}),
             drift_figure(own),
         ]
@@ -124,10 +128,7 @@ def examine_jacobian(network: Network, *, seconds: float, seed: int, run: Run | 
     measured, flags = {}, list[str]()
     task = network.required_task()
     for place, name in enumerate((OWN, *NULLS)):
-        if name == OWN:
-            subject = network
-        else:
-            subject = network.with_task(NULLS[name](task, derive(seed, name)))
+        subject = network if name == OWN else network.with_task(NULLS[name](task, derive(seed, name)))
         if subject.recipe is None:
             flags.append(f"no {name}: a recipe of pure functions cannot be moved to other data")
             continue
