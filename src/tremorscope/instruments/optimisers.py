@@ -19,8 +19,27 @@ from tremorscope.foundations.errors import BadInput
 
 Scalar = float | Tensor  # a tensor holds one value per run and ends in an axis of length 1
 Slots = tuple[Tensor, ...]
-TangentUpdate = Callable[[Tensor, Tensor, Slots], None]
+BlockMap = Callable[[Tensor, Tensor, Slots], None]
 Schedule = Literal["constant", "cosine"] | Callable[[int], float]
+
+
+@final
+@dataclass(frozen=True)
+class TangentUpdate:
+    """The tangent of one update, and its transpose, as in-place maps of `[params, k]` blocks.
+
+    Calling it advances tangents of weights, gradient and buffers: weights and buffers are overwritten with
+    their new tangents, the gradient's block is scratch afterwards. `pull_back` takes cotangents of the new
+    weights and buffers: both are overwritten with those of the old ones, and the gradient's block with that
+    of the gradient.
+    """
+
+    advance: BlockMap
+    pull_back: BlockMap
+
+    def __call__(self, d_theta: Tensor, d_gradient: Tensor, d_slots: Slots) -> None:
+        """Advance tangents."""
+        self.advance(d_theta, d_gradient, d_slots)
 
 
 @runtime_checkable
@@ -44,11 +63,7 @@ class Optimiser(Protocol):
         ...
 
     def linearise(self, theta: Tensor, gradient: Tensor, slots: Slots, *, factor: float, step: int) -> TangentUpdate:
-        """The tangent of `update` at one point, as an in-place map of `[params, k]` blocks.
-
-        It takes tangents of weights, gradient and buffers; weights and buffers are overwritten with
-        their new tangents, the gradient's block is scratch afterwards.
-        """
+        """The tangent of `update` at one point, and its transpose."""
         ...
 
 
@@ -107,7 +122,21 @@ class SGD:
             else:
                 d_theta.add_(d_slots[0], alpha=-lr * factor)
 
-        return advance
+        def pull_back(c_theta: Tensor, c_gradient: Tensor, c_slots: Slots) -> None:
+            if not c_slots:
+                torch.mul(c_theta, -lr * factor, out=c_gradient)
+            elif self.nesterov:
+                c_slots[0].add_(c_theta, alpha=-lr * factor * mu)
+                torch.add(c_slots[0], c_theta, alpha=-lr * factor, out=c_gradient)
+                c_slots[0].mul_(mu)
+            else:
+                c_slots[0].add_(c_theta, alpha=-lr * factor)
+                c_gradient.copy_(c_slots[0])
+                c_slots[0].mul_(mu)
+            if decay != 0:
+                c_theta.add_(c_gradient, alpha=decay)
+
+        return TangentUpdate(advance, pull_back)
 
 
 @final
@@ -188,7 +217,19 @@ class Adam:
                 d_theta.mul_(1 - lr * decay)
             d_theta.addcmul_(from_first, d_first).addcmul_(from_second, d_second)
 
-        return advance
+        def pull_back(c_theta: Tensor, c_gradient: Tensor, c_slots: Slots) -> None:
+            c_first, c_second = c_slots
+            c_first.addcmul_(from_first, c_theta)
+            c_second.addcmul_(from_second, c_theta)
+            torch.mul(c_first, 1 - beta1, out=c_gradient).addcmul_(into_second, c_second)
+            c_first.mul_(beta1)
+            c_second.mul_(beta2)
+            if self.decoupled and decay != 0:
+                c_theta.mul_(1 - lr * decay)
+            if coupled != 0:
+                c_theta.add_(c_gradient, alpha=coupled)
+
+        return TangentUpdate(advance, pull_back)
 
 
 def sgd(lr: Scalar, *, weight_decay: Scalar = 0.0) -> SGD:

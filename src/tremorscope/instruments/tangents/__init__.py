@@ -40,6 +40,10 @@ class Tangents(Protocol):
         """Push `k` tangents through the run."""
         ...
 
+    def pull_back(self, block: Float[Tensor, "params k"]) -> Float[Tensor, "params k"]:
+        """Pull `k` cotangents back through the run: `J^T U`."""
+        ...
+
 
 def tangents(recipe: Recipe, theta: Float[Tensor, " params"], *, route: Route = "auto") -> Tangents:
     """The tangent map of a recipe at `theta`, by the fastest route that is exact for it.

@@ -14,7 +14,7 @@ from typing import final
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.func import jvp, vmap
+from torch.func import jvp, vjp, vmap
 from torch.utils import _pytree as pytree
 
 from tremorscope.foundations.errors import BadInput
@@ -57,6 +57,23 @@ class TrainingTangents:
             )
             update(d_theta, d_gradient, d_slots)
         return d_theta
+
+    def pull_back(self, block: Float[Tensor, "params k"]) -> Float[Tensor, "params k"]:
+        """Pull cotangents of the last weights back to the first ones: `J^T U`.
+
+        Hessians are symmetric, so the same products serve, with the steps in reverse order.
+        """
+        c_theta = block.to(self.last.dtype, copy=True)
+        c_gradient = torch.empty_like(c_theta)
+        c_slots = tuple(torch.zeros_like(c_theta) for _ in self._states[0][1:])
+        for t in reversed(range(self.training.num_steps)):
+            theta, *slots = self._states[t]
+            update = self.training.trainer.optimiser.linearise(
+                theta, self.training.gradient(theta, t), tuple(slots), factor=self.training.factor(t), step=t
+            )
+            update.pull_back(c_theta, c_gradient, c_slots)
+            c_theta += self._gradient(theta, c_gradient, t)[1]
+        return c_theta
 
     def _gradient(self, theta: Tensor, d_theta: Tensor, t: int) -> tuple[Tensor, Tensor]:
         def along(tangent: Tensor) -> tuple[Tensor, Tensor]:
@@ -101,13 +118,24 @@ class RecipeTangents:
                     tangents = _block_jvp(partial(self.recipe.step, t=t), self._states[t], tangents)
                 (last,) = _block_jvp(self.recipe.read, self._states[-1], tangents)
         except (RuntimeError, NotImplementedError) as error:
-            raise BadInput(
-                "derivative of the recipe",
-                got=(str(error).strip().splitlines() or [type(error).__name__])[0].rstrip("."),
-                wanted="functions that torch.func.jvp can follow",
-                remedy="Inside step, take gradients with torch.func.grad, not with backward().",
-            ) from error
+            raise _not_differentiable(error, "torch.func.jvp") from error
         return last.T.contiguous()
+
+    def pull_back(self, block: Float[Tensor, "params k"]) -> Float[Tensor, "params k"]:
+        """Pull cotangents of the last weights back to the first ones: `J^T U`, step by step in reverse.
+
+        Raises:
+            BadInput: If the recipe does what reverse-mode differentiation cannot follow.
+        """
+        try:
+            with exact_derivatives(self.theta.device):
+                cotangents = _block_vjp(self.recipe.read, self._states[-1], (block.T.to(self.theta.dtype),))
+                for t in reversed(range(self.recipe.num_steps)):
+                    cotangents = _block_vjp(partial(self.recipe.step, t=t), self._states[t], cotangents)
+                (first,) = _block_vjp(self.recipe.init, self.theta, cotangents)
+        except (RuntimeError, NotImplementedError) as error:
+            raise _not_differentiable(error, "torch.func.vjp") from error
+        return first.T.contiguous()
 
 
 def _block_jvp(function: Callable[[State], State], at: State, tangents: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -115,6 +143,28 @@ def _block_jvp(function: Callable[[State], State], at: State, tangents: tuple[Te
 
     Only real-valued tensors have tangents; counters and the like are taken along as they are.
     """
+    of_moving, moving = _of_moving(function, at)
+
+    def along(*tangent: Tensor) -> tuple[Tensor, ...]:
+        derivatives: tuple[Tensor, ...] = jvp(of_moving, moving, tangent)[1]
+        return derivatives
+
+    pushed: tuple[Tensor, ...] = vmap(along, randomness="same")(*tangents)
+    return pushed
+
+
+def _block_vjp(function: Callable[[State], State], at: State, cotangents: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The transpose of `_block_jvp`."""
+    of_moving, moving = _of_moving(function, at)
+    pull = vjp(of_moving, *moving)[1]
+    pulled: tuple[Tensor, ...] = vmap(lambda *cotangent: pull(cotangent), randomness="same")(*cotangents)
+    return tuple(tensor.detach() for tensor in pulled)
+
+
+def _of_moving(
+    function: Callable[[State], State], at: State
+) -> tuple[Callable[..., tuple[Tensor, ...]], tuple[Tensor, ...]]:
+    """A function of a tree as one of its real-valued leaves alone, and those leaves."""
     leaves, structure = pytree.tree_flatten(at)
     moving = [place for place, leaf in enumerate(leaves) if _moves(leaf)]
 
@@ -123,12 +173,16 @@ def _block_jvp(function: Callable[[State], State], at: State, tangents: tuple[Te
         after = function(pytree.tree_unflatten(list(filled.values()), structure))
         return tuple(leaf for leaf in pytree.tree_leaves(after) if _moves(leaf))
 
-    def along(*tangent: Tensor) -> tuple[Tensor, ...]:
-        derivatives: tuple[Tensor, ...] = jvp(of_moving, tuple(leaves[place] for place in moving), tangent)[1]
-        return derivatives
+    return of_moving, tuple(leaves[place] for place in moving)
 
-    pushed: tuple[Tensor, ...] = vmap(along, randomness="same")(*tangents)
-    return pushed
+
+def _not_differentiable(error: Exception, mode: str) -> BadInput:
+    return BadInput(
+        "derivative of the recipe",
+        got=(str(error).strip().splitlines() or [type(error).__name__])[0].rstrip("."),
+        wanted=f"functions that {mode} can follow",
+        remedy="Inside step, take gradients with torch.func.grad, not with backward().",
+    )
 
 
 def _moves(leaf: object) -> bool:

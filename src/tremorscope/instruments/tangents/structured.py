@@ -93,6 +93,21 @@ class StructuredTangents:
             step.update(theta, gradient, slots)
         return theta
 
+    def pull_back(self, block: Float[Tensor, "params k"]) -> Float[Tensor, "params k"]:
+        """Pull cotangents of the last weights back to the first ones: `J^T U`.
+
+        Hessians are symmetric, so the same products serve, with the steps in reverse order.
+        """
+        theta = block.to(self.last.dtype, copy=True).contiguous()
+        gradient, product = torch.empty_like(theta), torch.empty_like(theta)
+        slots = tuple(torch.zeros_like(theta) for _ in range(self._num_slots))
+        gradient_views, product_views = self._views(gradient), self._views(product)
+        for step in reversed(self._steps):
+            step.update.pull_back(theta, gradient, slots)
+            self._hessian_product(step, gradient_views, product_views)
+            theta += product
+        return theta
+
     def _views(self, block: Tensor) -> list[tuple[Tensor, Tensor | None]]:
         """Weight and bias of each layer inside a flat block, tangents last."""
         views = []
