@@ -11,14 +11,18 @@ from typing import Literal, final
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.func import grad, grad_and_value
+from torch.func import grad, grad_and_value, vmap
 
 from tremorscope.foundations.errors import BadInput
 from tremorscope.foundations.seeds import derive, generator
+from tremorscope.instruments.checkpoints import States, stride_for
+from tremorscope.instruments.losses import differentiable
 from tremorscope.instruments.network import Network
 from tremorscope.instruments.optimisers import Optimiser, Schedule, schedule_factor
 from tremorscope.instruments.recipe import Recipe, State, run_recipe, state_tensors
 from tremorscope.instruments.task import Batch, Task
+
+STATE_BYTES = 1 << 30  # of stored states; beyond it they are recomputed from checkpoints
 
 
 @final
@@ -89,13 +93,19 @@ class Training:
     """A `Trainer` bound to a network and its data: a `Recipe`.
 
     The state is `(theta, *slots)`. Every method is pure; `step` may be differentiated and vmapped.
+
+    `example_weights` (one for each training example) makes a batch's loss `sum_i w_i loss_i / batch`: 0 leaves
+    an example out, and the batch keeps its size. None weighs all alike.
     """
 
     trainer: Trainer
     network: Network
+    example_weights: Float[Tensor, " examples"] | None = None
 
     def __post_init__(self) -> None:
-        _ = self.task
+        size = self.task.size
+        if self.example_weights is not None and self.example_weights.shape != (size,):
+            raise BadInput("example weights", got=tuple(self.example_weights.shape), wanted=f"one for each of {size}")
         if self.trainer.mode == "train":
             for name, module in self.network.module.named_modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats:
@@ -146,7 +156,7 @@ class Training:
     def gradient(self, theta: Float[Tensor, " params"], t: int) -> Float[Tensor, " params"]:
         """Gradient of step `t`'s loss."""
         with self._randomness(t):
-            gradient: Tensor = grad(self._loss)(theta, self.batch(t))
+            gradient: Tensor = grad(self._loss)(theta, t)
         return gradient
 
     def step(self, state: State, t: int) -> State:
@@ -173,7 +183,7 @@ class Training:
             if t in wanted:
                 snapshots[t] = state[0].clone()
             with self._randomness(t):
-                gradient, loss = grad_and_value(self._loss)(state[0], self.batch(t))
+                gradient, loss = grad_and_value(self._loss)(state[0], t)
             now, slots = self.trainer.optimiser.update(
                 state[0], gradient, tuple(state[1:]), factor=self.factor(t), step=t
             )
@@ -185,8 +195,23 @@ class Training:
                 )
         return Trajectory(first=theta.clone(), last=state[0], losses=torch.stack(losses), snapshots=snapshots)
 
-    def _loss(self, theta: Tensor, batch: Batch) -> Tensor:
-        return self.network.loss(theta, batch, training=self.trainer.mode == "train")
+    def outputs(self, theta: Float[Tensor, " params"], t: int) -> Tensor:
+        """Outputs for the examples of step `t`."""
+        with self._randomness(t):
+            return self.network.apply(theta, self.batch(t), training=self.trainer.mode == "train")
+
+    def example_losses(self, theta: Float[Tensor, " params"], t: int) -> Float[Tensor, " batch"]:
+        """The loss of each example of step `t` by itself."""
+        loss = differentiable(self.task.loss)
+        targets = self.task.targets[self.indices(t)]
+        each: Tensor = vmap(lambda output, target: loss(output[None], target[None]))(self.outputs(theta, t), targets)
+        return each
+
+    def _loss(self, theta: Tensor, t: int) -> Tensor:
+        if self.example_weights is None:
+            return self.network.loss(theta, self.batch(t), training=self.trainer.mode == "train")
+        indices = self.indices(t)
+        return self.example_losses(theta, t) @ self.example_weights[indices].to(theta) / len(indices)
 
     def _order(self, epoch: int) -> Tensor:
         task, seed = self.task, self.trainer.seed
@@ -243,28 +268,31 @@ def check_deterministic(recipe: Recipe, theta: Float[Tensor, " params"]) -> Floa
     return first
 
 
-def primal_states(recipe: Recipe, theta: Float[Tensor, " params"]) -> list[State]:
-    """Every state of a run, `num_steps + 1` of them.
+def primal_states(recipe: Recipe, theta: Float[Tensor, " params"], *, memory: int = STATE_BYTES) -> States:
+    """Every state of a run, `num_steps + 1` of them; those that do not fit `memory` are recomputed when asked for.
 
     Raises:
         BadInput: If a state stops being finite (the step is named), or a step writes into the state it was given.
     """
-    states = [recipe.init(theta)]
+    state = recipe.init(theta)
+    stride, kept = stride_for(recipe, state, memory), [state]
     for t in range(recipe.num_steps):
-        versions = [tensor._version for tensor in state_tensors(states[-1])]
-        states.append(recipe.step(states[-1], t))
-        if versions != [tensor._version for tensor in state_tensors(states[-2])]:
+        before, versions = state, [tensor._version for tensor in state_tensors(state)]
+        state = recipe.step(before, t)
+        if versions != [tensor._version for tensor in state_tensors(before)]:
             raise BadInput(
                 f"step {t} of the recipe",
                 got="a state that was changed in place",
                 wanted="a pure function",
                 remedy="Return new tensors, and leave those of the old state as they are.",
             )
-        if not all(bool(tensor.isfinite().all()) for tensor in state_tensors(states[-1])):
+        if not all(bool(tensor.isfinite().all()) for tensor in state_tensors(state)):
             rate = (
                 f", learning rate {recipe.trainer.optimiser.lr * recipe.factor(t):.4g}"
                 if isinstance(recipe, Training)
                 else ""
             )
             raise diverged(t, f"a state that is not finite{rate}")
-    return states
+        if (t + 1) % stride == 0:
+            kept.append(state)
+    return States(recipe, kept, stride)

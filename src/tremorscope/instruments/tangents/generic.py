@@ -20,6 +20,7 @@ from torch.utils import _pytree as pytree
 from tremorscope.foundations.errors import BadInput
 from tremorscope.instruments.operators.second_order import exact_derivatives
 from tremorscope.instruments.recipe import Recipe, State
+from tremorscope.instruments.tangents.sources import Source, collected, forced
 from tremorscope.instruments.trainer import Training, primal_states
 
 _COPIES = 8  # state, gradient, buffers and the temporaries of one product
@@ -46,22 +47,31 @@ class TrainingTangents:
         """State and gradient of one tangent; activations depend on the module and are not counted."""
         return self.last.element_size() * self.last.numel() * _COPIES
 
-    def __call__(self, block: Float[Tensor, "params k"]) -> Float[Tensor, "params k"]:
-        """Push tangents of the first weights to tangents of the last ones."""
+    def __call__(
+        self, block: Float[Tensor, "params k"], source: Source | None = None, nudges: Tensor | None = None
+    ) -> Float[Tensor, "params k"]:
+        """Push tangents of the first weights, and nudges of a source, to tangents of the last weights."""
         d_theta = block.to(self.last.dtype, copy=True)
         d_slots = tuple(torch.zeros_like(d_theta) for _ in self._states[0][1:])
-        for t, (theta, *slots) in enumerate(self._states[:-1]):
+        for t in range(self.training.num_steps):
+            theta, *slots = self._states[t]
             gradient, d_gradient = self._gradient(theta, d_theta, t)
             update = self.training.trainer.optimiser.linearise(
                 theta, gradient, tuple(slots), factor=self.training.factor(t), step=t
             )
-            update(d_theta, d_gradient, d_slots)
+            if source is None or nudges is None:
+                update(d_theta, d_gradient, d_slots)
+            else:
+                forced(source, nudges, t, theta, update, d_theta, d_gradient, d_slots)
         return d_theta
 
-    def pull_back(self, block: Float[Tensor, "params k"]) -> Float[Tensor, "params k"]:
+    def pull_back(
+        self, block: Float[Tensor, "params k"], source: Source | None = None, nudges: Tensor | None = None
+    ) -> Float[Tensor, "params k"]:
         """Pull cotangents of the last weights back to the first ones: `J^T U`.
 
-        Hessians are symmetric, so the same products serve, with the steps in reverse order.
+        Hessians are symmetric, so the same products serve, with the steps in reverse order. With a source,
+        the cotangents of its nudges are added to `nudges`.
         """
         c_theta = block.to(self.last.dtype, copy=True)
         c_gradient = torch.empty_like(c_theta)
@@ -71,9 +81,16 @@ class TrainingTangents:
             update = self.training.trainer.optimiser.linearise(
                 theta, self.training.gradient(theta, t), tuple(slots), factor=self.training.factor(t), step=t
             )
-            update.pull_back(c_theta, c_gradient, c_slots)
+            if source is None or nudges is None:
+                update.pull_back(c_theta, c_gradient, c_slots)
+            else:
+                collected(source, nudges, t, theta, update, c_theta, c_gradient, c_slots)
             c_theta += self._gradient(theta, c_gradient, t)[1]
         return c_theta
+
+    def weights(self, t: int) -> Tensor:
+        """Weights before step `t`."""
+        return self.training.read(self._states[t])
 
     def _gradient(self, theta: Tensor, d_theta: Tensor, t: int) -> tuple[Tensor, Tensor]:
         def along(tangent: Tensor) -> tuple[Tensor, Tensor]:

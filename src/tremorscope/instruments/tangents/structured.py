@@ -16,6 +16,7 @@ from torch import Tensor
 
 from tremorscope.instruments.losses import recognise
 from tremorscope.instruments.optimisers import TangentUpdate
+from tremorscope.instruments.tangents.sources import Source, collected, forced
 from tremorscope.instruments.tangents.stack import LinearStack, two_derivatives
 from tremorscope.instruments.trainer import Training, primal_states
 
@@ -58,13 +59,14 @@ class StructuredTangents:
         self.layout = training.network.layout
         self.stack = stack
         states = primal_states(training, theta)
-        self.last: Tensor = training.read(states[-1])
+        self._weights = [training.read(state) for state in states]
+        self.last = self._weights[-1]
         self._num_slots = len(states[0]) - 1
         loss = training.task.loss
         self._cross_entropy = recognise(loss) == "cross_entropy"
         # Batches recur every epoch: one transposed copy of each is shared by all its steps.
         inputs: dict[bytes, Tensor] = {}
-        self._steps = [self._step(training, state, t, inputs) for t, state in enumerate(states[:-1])]
+        self._steps = [self._step(training, state, t, inputs) for t, state in enumerate(states[: training.num_steps])]
         self._batch = max(step.layers[0].into_IB.shape[1] for step in self._steps)
         self.null_columns = self._null_columns(training, inputs)
 
@@ -82,31 +84,46 @@ class StructuredTangents:
         widths = sum(out for out, _ in (layer.shape for layer in self.stack.layers))
         return self.last.element_size() * ((2 + self._num_slots) * self.layout.size + 4 * widths * self._batch)
 
-    def __call__(self, block: Float[Tensor, "params k"]) -> Float[Tensor, "params k"]:
-        """Push tangents of the first weights to tangents of the last ones."""
+    def __call__(
+        self, block: Float[Tensor, "params k"], source: Source | None = None, nudges: Tensor | None = None
+    ) -> Float[Tensor, "params k"]:
+        """Push tangents of the first weights, and nudges of a source, to tangents of the last weights."""
         theta = block.to(self.last.dtype, copy=True).contiguous()
         gradient = torch.empty_like(theta)
         slots = tuple(torch.zeros_like(theta) for _ in range(self._num_slots))
         theta_views, gradient_views = self._views(theta), self._views(gradient)
-        for step in self._steps:
+        for t, step in enumerate(self._steps):
             self._hessian_product(step, theta_views, gradient_views)
-            step.update(theta, gradient, slots)
+            if source is None or nudges is None:
+                step.update(theta, gradient, slots)
+            else:
+                forced(source, nudges, t, self._weights[t], step.update, theta, gradient, slots)
         return theta
 
-    def pull_back(self, block: Float[Tensor, "params k"]) -> Float[Tensor, "params k"]:
+    def pull_back(
+        self, block: Float[Tensor, "params k"], source: Source | None = None, nudges: Tensor | None = None
+    ) -> Float[Tensor, "params k"]:
         """Pull cotangents of the last weights back to the first ones: `J^T U`.
 
-        Hessians are symmetric, so the same products serve, with the steps in reverse order.
+        Hessians are symmetric, so the same products serve, with the steps in reverse order. With a source,
+        the cotangents of its nudges are added to `nudges`.
         """
         theta = block.to(self.last.dtype, copy=True).contiguous()
         gradient, product = torch.empty_like(theta), torch.empty_like(theta)
         slots = tuple(torch.zeros_like(theta) for _ in range(self._num_slots))
         gradient_views, product_views = self._views(gradient), self._views(product)
-        for step in reversed(self._steps):
-            step.update.pull_back(theta, gradient, slots)
+        for t, step in reversed(tuple(enumerate(self._steps))):
+            if source is None or nudges is None:
+                step.update.pull_back(theta, gradient, slots)
+            else:
+                collected(source, nudges, t, self._weights[t], step.update, theta, gradient, slots)
             self._hessian_product(step, gradient_views, product_views)
             theta += product
         return theta
+
+    def weights(self, t: int) -> Tensor:
+        """Weights before step `t`."""
+        return self._weights[t]
 
     def _views(self, block: Tensor) -> list[tuple[Tensor, Tensor | None]]:
         """Weight and bias of each layer inside a flat block, tangents last."""

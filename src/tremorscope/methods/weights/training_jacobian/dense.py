@@ -20,13 +20,10 @@ from tremorscope.foundations.layout import Layout
 from tremorscope.instruments.executor import one_thread
 from tremorscope.instruments.network import Network
 from tremorscope.instruments.recipe import Recipe, check_recipe
-from tremorscope.instruments.tangents import LinearStack, Route, Tangents, structure, tangents
+from tremorscope.instruments.tangents import LinearStack, Route, Tangents, block_width, structure, tangents
 from tremorscope.instruments.trainer import Trainer, Training, check_deterministic
 
 Progress = Callable[[int, int], None]
-
-_CACHE_BYTES = 24 << 20  # of one block's state; wider blocks fall out of the last-level cache
-_NARROWEST, _WIDEST = 32, 128
 
 
 @final
@@ -160,11 +157,9 @@ class _Plan:
     def made(cls, push: Tangents, start: Tensor, last: Tensor, chunk: int | None) -> _Plan:
         if chunk is not None and chunk < 1:
             raise BadInput("chunk", got=chunk, wanted="at least 1")
-        fitting = _CACHE_BYTES // max(1, push.bytes_per_column)
-        width = chunk or max(_NARROWEST, min(_WIDEST, fitting // 16 * 16))
         return cls(
             route="structured" if push.route == "structured" else "generic",
-            chunk=width,
+            chunk=chunk or block_width(push),
             fingerprint=_fingerprint(start, last),
             flags=push.flags,
         )
