@@ -120,7 +120,9 @@ def cache_check() -> Check:
     root = cache_root()
     files = [path for path in root.rglob("*") if path.is_file()] if root.is_dir() else []
     size = sum(path.stat().st_size for path in files)
-    return _folder_check("cache", root, f"{len(files)} files, {size / GIGABYTE:.2f} GB", "TREMORSCOPE_CACHE")
+    return _folder_check(
+        "cache", root, f"{_counted(len(files), 'file')}, {size / GIGABYTE:.2f} GB", "TREMORSCOPE_CACHE"
+    )
 
 
 def runs_check() -> Check:
@@ -128,7 +130,7 @@ def runs_check() -> Check:
     from tremorscope.foundations.run_list import list_runs, runs_root
 
     root = runs_root(None)
-    return _folder_check("runs", root, f"{len(list_runs(root))} runs", "TREMORSCOPE_RUNS")
+    return _folder_check("runs", root, _counted(len(list_runs(root)), "run"), "TREMORSCOPE_RUNS")
 
 
 def browser_check() -> Check:
@@ -178,6 +180,10 @@ CHECKS: tuple[Callable[[], Check], ...] = (
     browser_check,
     hub_check,
 )
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _folder_check(name: str, folder: Path, content: str, variable: str) -> Check:

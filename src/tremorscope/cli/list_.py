@@ -108,7 +108,8 @@ def _print(name: str, entries: list[dict[str, Any]], root: Path, *, is_all: bool
         print_table(
             ("run", "status", "preset", "seed", "worked"),
             [(run["id"], run["status"], run["preset"], run["seed"], duration(run["seconds"])) for run in shown],
-            title=f"{len(entries)} runs in {root}" + (f", the latest {_LATEST}" if len(shown) < len(entries) else ""),
+            title=f"{len(entries)} run{'s' if len(entries) > 1 else ''} in {root}"
+            + (f", the latest {_LATEST}" if len(shown) < len(entries) else ""),
         )
     elif not entries:
         console().print(f"No {name} yet.")

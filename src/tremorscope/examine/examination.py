@@ -20,10 +20,10 @@ from tremorscope.instruments.load import load
 from tremorscope.instruments.network import Network
 from tremorscope.instruments.null import permuted_targets, untrained
 from tremorscope.instruments.operators import Hessian
-from tremorscope.instruments.recipe import run_recipe
 from tremorscope.instruments.recording import recorded
 from tremorscope.instruments.respond import Measure
 from tremorscope.instruments.task import Batch, Task
+from tremorscope.instruments.trainer import check_deterministic
 from tremorscope.methods.weights.curvature import CurvatureMeasurement, measure_curvature
 from tremorscope.methods.weights.layers import LayersMeasurement, summarise_layers
 from tremorscope.methods.weights.sensitivity import SensitivityMeasurement, measure_sensitivity
@@ -83,7 +83,8 @@ def examine(
     Cost: for the 1,210 weights of `builtin:digits-mlp` about 25 CPU-seconds at `quick`.
 
     Raises:
-        BadInput: If the model or data cannot be loaded, or the run directory cannot be written.
+        BadInput: If the model or data cannot be loaded, the run directory cannot be written, or the recipe
+            that is to train the weights given diverges or does not repeat itself.
     """
     if preset not in EFFORTS:
         raise BadInput("preset", got=preset, wanted=" or ".join(EFFORTS), remedy=did_you_mean(preset, EFFORTS))
@@ -107,7 +108,8 @@ def _examined(network: Network, request: Mapping[str, Any], effort: Effort, seed
     sections = _Sections(run)
     network = sections.trained(network)
     twin = sections.attempt("untrained twin", lambda: untrained(network, seed=derive(seed, "untrained")))
-    layers = summarise_layers(network, twin)
+    is_start = network.recipe is not None or network.initial is not None
+    layers = summarise_layers(network, twin, is_start=is_start)
     curvature = sensitivity = jacobian = None
     if network.task is None:
         sections.flags.append("no data: curvature, responses and the training Jacobian need inputs and targets")
@@ -170,12 +172,16 @@ class _Sections:
             return None
 
     def trained(self, network: Network) -> Network:
-        """A network whose recipe starts at its own weights is examined at the recipe's end."""
+        """A network whose recipe starts at its own weights is examined at the recipe's end.
+
+        Raises:
+            BadInput: If the recipe diverges or does not repeat itself: then there is no such end.
+        """
         if network.recipe is None or network.initial is not None:
             return network
         recipe, start = bound_recipe(network), network.start
         self.flags.append(f"the weights given are the start of the recipe: measured after its {recipe.num_steps} steps")
-        ended = network.at(run_recipe(recipe, start))
+        ended = network.at(check_deterministic(recipe, start))
         ended.initial = start
         return ended
 
@@ -219,13 +225,13 @@ def _summary(
         own = curvature.spectra[curvature.own].values
         trace = curvature.traces[curvature.own]
         against = [
-            f"{float(spectrum.values[0]):.3g} in the {name}" if name.startswith("untrained") else
-            f"{float(spectrum.values[0]):.3g} with {name}"
-            for name, spectrum in curvature.spectra.items() if name != curvature.own
-        ]  # fmt: skip
+            f"{name}: {float(spectrum.values[0]):.3g}"
+            for name, spectrum in curvature.spectra.items()
+            if name != curvature.own
+        ]
         sentences.append(
-            f"The loss curves most along a few directions: largest Hessian eigenvalue {float(own[0]):.3g} "
-            f"({'; '.join(against)}), trace {trace}."
+            f"The largest eigenvalue of the loss's Hessian is {float(own[0]):.3g} ({'; '.join(against)}); its trace is "
+            f"{trace}."
         )
     if sensitivity is not None:
         most = max(sensitivity.layers, key=lambda layer: float(layer.values.sum()))

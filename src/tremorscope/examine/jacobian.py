@@ -50,15 +50,15 @@ class JacobianExamination:
         own = self.measured[OWN]
         size = own.regions[1]
         regions = (
-            f"Training amplifies {size.chaotic} of {own.num_live} live directions of the initial weights, carries "
-            f"{size.bulk} over within 1 % and forgets {size.stable}."
+            f"Training amplifies {size.chaotic:,} of {own.num_live:,} live directions of the initial weights, carries "
+            f"{size.bulk:,} over within 1 % and forgets {size.stable:,}."
         )
         if not own.divergence:
             return regions
         return regions + (
             " A unit step along the centre of what it carries over moves the worst-hit training prediction by "
-            f"{own.step('training'):.1e} nats and the worst-hit prediction on normal noise by "
-            f"{own.step('normal'):.1e} (medians over directions)."
+            f"{own.step('training'):.2g} nats and the worst-hit prediction on normal noise by "
+            f"{own.step('normal'):.2g} (medians over directions)."
         )
 
     def tables(self) -> list[Table]:
@@ -128,17 +128,23 @@ def examine_jacobian(network: Network, *, seconds: float, seed: int, run: Run | 
     measured, flags = {}, list[str]()
     task = network.required_task()
     for place, name in enumerate((OWN, *NULLS)):
-        subject = network if name == OWN else network.with_task(NULLS[name](task, derive(seed, name)))
-        if subject.recipe is None:
-            flags.append(f"no {name}: a recipe of pure functions cannot be moved to other data")
+        try:
+            subject = network if name == OWN else network.with_task(NULLS[name](task, derive(seed, name)))
+            if subject.recipe is None:
+                flags.append(f"no {name}: a recipe of pure functions cannot be moved to other data")
+                continue
+            label = f"training Jacobian, {name}"
+            jacobian = training_jacobian(
+                subject,
+                folder=None if run is None else run.blocks(f"jacobian-{place}"),
+                progress=None if run is None else partial(run.progress, label),
+            )
+            one = measure_training_jacobian(subject, jacobian, seed=derive(seed, "probes"))
+        except BadInput as error:
+            if name == OWN:
+                raise
+            flags.append(f"no {name}: {error}")  # a twin that diverges, or inputs that are no real numbers
             continue
-        label = f"training Jacobian, {name}"
-        jacobian = training_jacobian(
-            subject,
-            folder=None if run is None else run.blocks(f"jacobian-{place}"),
-            progress=None if run is None else partial(run.progress, label),
-        )
-        one = measure_training_jacobian(subject, jacobian, seed=derive(seed, "probes"))
         if run is not None:
             run.save_arrays(f"training-jacobian-{place}", one.to_arrays())
         measured[name] = one

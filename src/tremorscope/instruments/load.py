@@ -191,7 +191,7 @@ def _assembled(spec: str, function: str, made: Any) -> Network:
     if isinstance(module, nn.Module) and (task is None or isinstance(task, Task)) and len(parts) <= 3:
         if recipe is not None and not isinstance(recipe, Trainer):
             recipe = check_recipe(recipe)
-        return _with_recipe(Network(module, task=task), recipe, None)
+        return _with_recipe(Network(module, task=task, name=function), recipe, None)
     kinds = ", ".join(type(part).__name__ for part in parts)
     raise BadInput(
         f"model {spec!r}",

@@ -80,13 +80,13 @@ class CurvatureMeasurement:
                 | {"marker": {"symbol": _MARKS[place % len(_MARKS)], "size": 7}}
             )
         own = self.spectra[self.own].values
-        share = float(own.sum()) / self.traces[self.own].value
         return [
             Figure(
                 name="hessian_spectrum",
                 title="Largest eigenvalues of the Hessian",
-                caption=f"The {len(own)} stiffest directions of {self.own} carry {100 * share:.0f} % of the trace, "
-                f"{self.traces[self.own]}. Grey: its nulls.",
+                caption=f"The {len(own)} largest eigenvalues of {self.own} sum to {float(own.sum()):.4g}; all eigenvalues, "
+                f"negative ones too, sum to {self.traces[self.own]} (the trace). Grey: its nulls. Only positive "
+                "eigenvalues are drawn.",
                 traces=traces,
                 x=Axis(title="rank"),
                 y=Axis(title="eigenvalue, loss per squared weight", log=True),

@@ -20,7 +20,7 @@ class LayerSummary:
 
     `stable_rank` is `||W||_F^2 / ||W||_2^2` of the tensor as a matrix (first axis against the rest), 1 for
     one direction, at most the smaller side; None for vectors. `moved` is the distance from the twin's
-    tensor, relative to the twin's norm; None without a twin of known start.
+    tensor, relative to the twin's norm; None without a twin, or when the twin is not where training started.
     """
 
     name: str
@@ -57,11 +57,9 @@ class LayersMeasurement:
                 "stable rank": layer.stable_rank,
             }
             if twin is not None:
-                row |= {
-                    "norm, untrained": twin.norm,
-                    "stable rank, untrained": twin.stable_rank,
-                    "distance moved / untrained norm": layer.moved,
-                }
+                row |= {"norm, untrained": twin.norm, "stable rank, untrained": twin.stable_rank}
+                if layer.moved is not None:
+                    row["distance moved / untrained norm"] = layer.moved
             rows.append(row)
         caption = (
             "Size of each weight tensor and how many directions it uses (stable rank: squared Frobenius norm over "
@@ -98,12 +96,13 @@ class LayersMeasurement:
         ]
 
 
-def summarise_layers(network: Network, untrained: Network | None = None) -> LayersMeasurement:
+def summarise_layers(network: Network, untrained: Network | None = None, *, is_start: bool = True) -> LayersMeasurement:
     """What do the weight tensors look like, and what did training make of them?
 
     Args:
         network: The network.
-        untrained: Its twin before training, if there is one; distances are taken from its weights.
+        untrained: Its twin before training, if there is one.
+        is_start: Whether training started at the weights of that twin; distances are taken from them then.
 
     Cost: singular values of every matrix.
 
@@ -113,7 +112,8 @@ def summarise_layers(network: Network, untrained: Network | None = None) -> Laye
     """
     twins = None if untrained is None else untrained.params
     layers = tuple(
-        _summary(name, tensor, None if twins is None else twins[name]) for name, tensor in network.params.items()
+        _summary(name, tensor, None if twins is None or not is_start else twins[name])
+        for name, tensor in network.params.items()
     )
     if twins is None:
         return LayersMeasurement(layers=layers, untrained=None)

@@ -22,7 +22,7 @@ from tremorscope.instruments.operators import LinearOperator
 from tremorscope.instruments.respond import Measure, respond
 from tremorscope.instruments.task import Batch
 
-_UNITS = {"kl": "KL, nats", "l2": "distance of outputs", "loss": "rise of the loss"}
+_UNITS = {"kl": "KL divergence in nats", "l2": "distance of outputs", "loss": "rise of the loss"}
 _MOST_CURVES = 7  # as many as the palette has colours
 
 
@@ -109,7 +109,7 @@ class SensitivityMeasurement:
                 name="sensitivity",
                 title="Response to random disturbances of the weights",
                 caption=f"The output depends most on {most.name}: at equal norm it answers "
-                f"{self.ratio(most.values, most.equal_norm).value:.2g} times as strongly as weights at large (grey)."
+                f"{self.ratio(most.values, most.equal_norm)} times as strongly as weights at large (grey)."
                 + (f" {left_out} less sensitive tensors are left out of the drawing." if left_out else ""),
                 traces=traces,
                 x=Axis(title="norm of the disturbance", log=True),

@@ -101,11 +101,18 @@ def alignment_figure(groups: Mapping[str, Sequence[TrainingJacobianMeasurement]]
 
 def divergence_figure(measured: TrainingJacobianMeasurement) -> Figure:
     """Worst KL after a unit step from the trained weights, for inputs in and out of distribution."""
-    medians = {kind: measured.step(kind) for kind in measured.divergence}
+    kinds = [kind for kind in KIND_NAMES if kind in measured.divergence]  # one order, also after a reload
+    medians = {kind: measured.step(kind) for kind in kinds}
     indices = numpy.arange(1, measured.num_live + 1)
     traces = [
-        points(indices, values.clamp_min(_SMALLEST), KIND_NAMES[kind], colour=_KIND_COLOURS[kind], size=3)
-        for kind, values in measured.divergence.items()
+        points(
+            indices,
+            measured.divergence[kind].clamp_min(_SMALLEST),
+            KIND_NAMES[kind],
+            colour=_KIND_COLOURS[kind],
+            size=3,
+        )
+        for kind in kinds
     ]
     return Figure(
         name="unit_steps",
@@ -113,7 +120,7 @@ def divergence_figure(measured: TrainingJacobianMeasurement) -> Figure:
         caption="Worst divergence over examples after a step of norm 1 along each initial direction, from the trained "
         "weights. "
         "At the centre of the bulk the median is "
-        + ", ".join(f"{median:.1e} nats on {KIND_NAMES[kind]}" for kind, median in medians.items())
+        + ", ".join(f"{median:.2g} nats on {KIND_NAMES[kind]}" for kind, median in medians.items())
         + ".",
         traces=traces,
         x=_INDEX,
