@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Protocol, final, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import jvp, vjp, vmap
 
 from tremorscope.foundations.errors import BadInput
@@ -111,9 +111,9 @@ class ExampleWeights:
 class TargetNoise:
     """Nudges of the targets: class probabilities for cross-entropy, the targets themselves for squared error.
 
-    Entry `i * num_outputs + c` belongs to output `c` of training example `i`. Both losses are linear in
-    such nudges up to what does not depend on the weights: the gradient of the outputs moves by
-    `-nudge / batch` (cross-entropy) or `-2 nudge / (batch outputs)` (squared error).
+    Entry `i * num_outputs + c` belongs to output `c` of training example `i`. Up to what does not depend on
+    the weights, both losses are linear in the targets: a nudge adds `-nudge . log softmax(output) / batch`
+    (cross-entropy) or `-2 nudge . output / (batch outputs)` (squared error).
     """
 
     def __init__(self, training: Training) -> None:
@@ -127,6 +127,7 @@ class TargetNoise:
             raise BadInput("outputs for target noise", got=f"shape {tuple(output.shape)}", wanted="[batch, outputs]")
         self.num_outputs = output.shape[1]
         self.num_entries = training.task.size * self.num_outputs
+        self._through = nn.functional.log_softmax if kind == "cross_entropy" else None
         self._scale = 1.0 if kind == "cross_entropy" else 2.0 / self.num_outputs
 
     def into_gradient(self, t: int, theta: Tensor, nudges: Tensor) -> Tensor | None:
@@ -134,7 +135,7 @@ class TargetNoise:
         indices = self.training.indices(t)
         moved = nudges.view(-1, self.num_outputs, nudges.shape[1])[indices] * (-self._scale / len(indices))
         with exact_derivatives(theta.device):
-            pull = vjp(lambda at: self.training.outputs(at, t), theta)[1]
+            pull = vjp(lambda at: self._linear_in(at, t), theta)[1]
             rows: Tensor = vmap(lambda amount: pull(amount)[0], in_dims=2)(moved)
         return rows.T.detach()
 
@@ -147,12 +148,16 @@ class TargetNoise:
         indices = self.training.indices(t)
 
         def along(direction: Tensor) -> Tensor:
-            derivative: Tensor = jvp(lambda at: self.training.outputs(at, t), (theta,), (direction,))[1]
+            derivative: Tensor = jvp(lambda at: self._linear_in(at, t), (theta,), (direction,))[1]
             return derivative
 
         with exact_derivatives(theta.device):
             rows: Tensor = vmap(along, in_dims=1, out_dims=2)(c_gradient)
         nudges.view(-1, self.num_outputs, nudges.shape[1]).index_add_(0, indices, rows * (-self._scale / len(indices)))
+
+    def _linear_in(self, theta: Tensor, t: int) -> Tensor:
+        output = self.training.outputs(theta, t)
+        return output if self._through is None else self._through(output, dim=-1)
 
 
 def forced(
