@@ -16,6 +16,7 @@ from tremorscope.instruments.optimisers import (
     SGD,
     Adam,
     Optimiser,
+    TangentUpdate,
     adam,
     adamw,
     momentum,
@@ -63,6 +64,23 @@ def law_of_tangents(optimiser: Optimiser, *, step: int, seed: int = 0, factor: f
         assert gap < 1e-12, f"off by {gap:.1e}"
 
 
+def law_of_transposes(optimiser: Optimiser, *, step: int, seed: int = 0) -> None:
+    """`<u, D v> = <D^T u, v>` over weights, gradient and buffers together; the old gradient's tangent is scratch."""
+    n, slots = 7, optimiser.num_slots
+    at = tuple(drawn(n, seed=seed + i) for i in range(2 + slots))
+    tangent = optimiser.linearise(*at[:2], tuple(slot.abs() for slot in at[2:]), factor=0.7, step=step)
+    v = [drawn(n, 1, seed=seed + 10 + i) for i in range(2 + slots)]
+    u = [drawn(n, 1, seed=seed + 20 + i) for i in range(1 + slots)]
+    d_theta, d_gradient, *d_slots = (part.clone() for part in v)
+    tangent(d_theta, d_gradient, tuple(d_slots))
+    c_theta, *c_slots = (part.clone() for part in u)
+    c_gradient = torch.full_like(c_theta, float("nan"))  # overwritten, whatever was there
+    tangent.pull_back(c_theta, c_gradient, tuple(c_slots))
+    forward = sum(float((a * b).sum()) for a, b in zip(u, (d_theta, *d_slots), strict=True))
+    back = sum(float((a * b).sum()) for a, b in zip((c_theta, c_gradient, *c_slots), v, strict=True))
+    assert abs(forward - back) < 1e-11, f"off by {forward - back:.1e}"
+
+
 @pytest.mark.parametrize("step", [0, 5])
 @pytest.mark.parametrize("name", OPTIMISERS)
 def test_tangents_are_derivatives_of_the_update(name, step):
@@ -70,12 +88,19 @@ def test_tangents_are_derivatives_of_the_update(name, step):
         law_of_tangents(OPTIMISERS[name], step=step, seed=100 * seed)
 
 
+@pytest.mark.parametrize("step", [0, 5])
+@pytest.mark.parametrize("name", OPTIMISERS)
+def test_cotangents_are_transposes_of_tangents(name, step):
+    for seed in range(3):
+        law_of_transposes(OPTIMISERS[name], step=step, seed=100 * seed)
+
+
 class Planted:
     """The update of one optimiser with the tangents of another: a bug of the kind the law is there for."""
 
     def __init__(self, updates: Optimiser, linearises: Optimiser, *, late: int = 0) -> None:
         self.lr, self.num_slots, self.update = updates.lr, updates.num_slots, updates.update
-        self._linearises, self._late = linearises, late
+        self._updates, self._linearises, self._late = updates, linearises, late
 
     def linearise(self, theta, gradient, slots, *, factor, step):
         return self._linearises.linearise(theta, gradient, slots, factor=factor, step=step + self._late)
@@ -96,6 +121,20 @@ BUGS = {
 def test_the_law_catches_planted_bugs(name):
     with pytest.raises(AssertionError, match="off by"):
         law_of_tangents(Planted(*BUGS[name]), step=5)
+
+
+class Mixed(Planted):
+    """The tangents of one optimiser with the cotangents of another."""
+
+    def linearise(self, *at, **when):
+        other = self._linearises.linearise(*at, **when)
+        return TangentUpdate(self._updates.linearise(*at, **when).advance, other.pull_back)
+
+
+@pytest.mark.parametrize("name", BUGS)
+def test_the_law_of_transposes_catches_planted_bugs(name):
+    with pytest.raises(AssertionError, match="off by"):
+        law_of_transposes(Mixed(*BUGS[name]), step=5)
 
 
 def test_the_law_catches_a_bias_correction_one_step_late():
