@@ -101,7 +101,7 @@ class Estimate:
         """Geometric mean of positive samples, with Student's t interval of their logarithms.
 
         >>> print(Estimate.geometric_mean([1.0, 10.0, 100.0], level=0.95))
-        10 [0.03278, 3050]
+        10 [0.0328, 3049]
 
         Raises:
             BadInput: If a sample is not positive and finite, or there is none.
