@@ -89,10 +89,11 @@ def examine(
     if preset not in EFFORTS:
         raise BadInput("preset", got=preset, wanted=" or ".join(EFFORTS), remedy=did_you_mean(preset, EFFORTS))
     network = load(model, data=data, device=device, dtype=dtype)
+    has_name = isinstance(model, str | Path) and (data is None or isinstance(data, str | Path))
     request: dict[str, Any] = {
         "verb": "examine",
-        "model": str(model) if isinstance(model, str | Path) else network.name,
-        "data": str(data) if isinstance(data, str | Path) else None,
+        "model": str(model) if has_name else None,  # None: no command can make it again
+        "data": None if data is None or not has_name else str(data),
         "preset": preset,
         "seed": seed,
         "device": device,
@@ -107,6 +108,9 @@ def examine(
 def _examined(network: Network, request: Mapping[str, Any], effort: Effort, seed: int, run: Run) -> Result:
     sections = _Sections(run)
     network = sections.trained(network)
+    frozen = [name for name, weight in network.module.named_parameters() if not weight.requires_grad]
+    if frozen:
+        sections.flags.append(f"weights that require no gradient are disturbed, and trained, too: {', '.join(frozen)}")
     twin = sections.attempt("untrained twin", lambda: untrained(network, seed=derive(seed, "untrained")))
     is_start = network.recipe is not None or network.initial is not None
     layers = summarise_layers(network, twin, is_start=is_start)
@@ -147,7 +151,12 @@ def _examined(network: Network, request: Mapping[str, Any], effort: Effort, seed
         study=f"examine {network.name}",
         preset=str(request["preset"]),
         seed=seed,
-        config={key: request[key] for key in ("model", "data", "device", "dtype")},
+        config={
+            "model": request["model"] or network.name,
+            "data": request["data"] or (None if network.task is None else network.task.name),
+            "device": request["device"],
+            "dtype": request["dtype"],
+        },
         title=f"What is {network.name} like?",
         summary=_summary(network, layers, curvature, sensitivity, jacobian),
         tables=tables,
@@ -220,7 +229,10 @@ def _summary(
     sensitivity: SensitivityMeasurement | None,
     jacobian: JacobianExamination | None,
 ) -> list[str]:
-    sentences = [f"{network.name}: {network.layout.size:,} weights in {len(layers.layers)} tensors."]
+    num_tensors = len(layers.layers)
+    sentences = [
+        f"{network.name}: {network.layout.size:,} weights in {num_tensors} tensor{'s' if num_tensors > 1 else ''}."
+    ]
     if curvature is not None:
         own = curvature.spectra[curvature.own].values
         trace = curvature.traces[curvature.own]

@@ -102,11 +102,17 @@ def watched(watcher: Callable[[Run], None]) -> Iterator[None]:
 
 
 def command_line(request: Mapping[str, Any]) -> str:
-    """The command that repeats a request.
+    """The command that repeats a request; of a module that only Python has, the call.
 
+    >>> command_line({"verb": "examine", "model": None, "preset": "quick", "seed": 3, "dtype": None})
+    "tremorscope.examine(network, preset='quick', seed=3)"
     >>> command_line({"verb": "run", "study": "coins", "preset": "desk", "set": {"num_seeds": 3}, "jobs": None})
     'tremorscope run coins --preset desk --set num_seeds=3'
     """
+    if "model" in request and request["model"] is None:
+        options = {key: value for key, value in request.items() if key not in ("verb", "model") and value is not None}
+        given = ", ".join(["network", *(f"{key}={value!r}" for key, value in options.items())])
+        return f"tremorscope.{request['verb']}({given})"
     words = ["tremorscope", str(request["verb"])]
     words += [str(request[subject]) for subject in ("study", "model") if subject in request]
     for key, value in request.items():

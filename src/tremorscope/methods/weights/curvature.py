@@ -84,8 +84,8 @@ class CurvatureMeasurement:
             Figure(
                 name="hessian_spectrum",
                 title="Largest eigenvalues of the Hessian",
-                caption=f"The {len(own)} largest eigenvalues of {self.own} sum to {float(own.sum()):.4g}; all eigenvalues, "
-                f"negative ones too, sum to {self.traces[self.own]} (the trace). Grey: its nulls. Only positive "
+                caption=f"The {len(own)} largest eigenvalues of {self.own} sum to {float(own.sum()):.4g}; all of "
+                f"them, negative ones too, to {self.traces[self.own]} (the trace). Grey: its nulls. Only positive "
                 "eigenvalues are drawn.",
                 traces=traces,
                 x=Axis(title="rank"),

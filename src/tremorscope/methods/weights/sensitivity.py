@@ -33,7 +33,7 @@ class LayerResponse:
 
     `equal_norm[r]` is the response along a direction over all weights, of the same norms;
     `equal_curvature[r]` along the same direction, rescaled so that its second-order cost is that of the
-    layer's direction `r`; None where the curvatures have different signs or there is no operator.
+    layer's direction `r`; None where the curvatures have different signs, are zero, or there is no operator.
     """
 
     name: str
@@ -169,13 +169,13 @@ def measure_sensitivity(
         matched = [
             response(direction, "weights:*", math.sqrt(mine / cost))
             for direction, mine, cost in zip(at_large, own, costs, strict=True)
-            if mine is not None and cost is not None and mine / cost > 0
+            if mine is not None and cost is not None and mine * cost > 0
         ]
         known = [mine for mine in own if mine is not None]
         if known and len(matched) < num_directions:
             flags.append(
                 f"{name}: {num_directions - len(matched)} of {num_directions} directions have no null of equal "
-                "curvature (its sign differs)"
+                "curvature (its sign differs, or there is none)"
             )
         layers.append(
             LayerResponse(
