@@ -166,6 +166,14 @@ class Network:
             view.recipe = None
         return view
 
+    def with_recipe(self, recipe: Recipe | Trainer) -> Network:
+        """The same network, trained otherwise; a `Trainer` is bound to it."""
+        from tremorscope.instruments.trainer import Trainer  # it stands on this module
+
+        view = self._view(self.params, self.name)
+        view.recipe = recipe.bind(view) if isinstance(recipe, Trainer) else recipe
+        return view
+
     def with_edits(self, *placed: PlacedEdit) -> Network:
         """A view in which the weights at the given sites are edited.
 

@@ -25,4 +25,9 @@ from tremorscope.methods.weights.training_jacobian.measurement import (
 from tremorscope.methods.weights.training_jacobian.regions import LiveSpectrum as LiveSpectrum
 from tremorscope.methods.weights.training_jacobian.regions import live_spectrum as live_spectrum
 from tremorscope.methods.weights.training_jacobian.regions import span_overlap as span_overlap
+from tremorscope.methods.weights.training_jacobian.retraining import (
+    characteristic_directions as characteristic_directions,
+)
+from tremorscope.methods.weights.training_jacobian.retraining import retrain_from_nudges as retrain_from_nudges
+from tremorscope.methods.weights.training_jacobian.retraining import retrain_inside as retrain_inside
 from tremorscope.methods.weights.training_jacobian.steps import worst_divergence as worst_divergence

@@ -21,6 +21,7 @@ from tremorscope.methods.weights.training_jacobian.figures import member_figures
 from tremorscope.methods.weights.training_jacobian.input_span import low_variance_directions
 from tremorscope.methods.weights.training_jacobian.regions import (
     TOLERANCES,
+    LiveSpectrum,
     RegionSizes,
     central_count,
     live_spectrum,
@@ -184,9 +185,14 @@ class TrainingJacobianMeasurement:
 
 
 def measure_training_jacobian(
-    network: Network, jacobian: TrainingJacobian, *, seed: int, overlap_share: float = OVERLAP_SHARE
+    network: Network,
+    jacobian: TrainingJacobian,
+    *,
+    seed: int,
+    overlap_share: float = OVERLAP_SHARE,
+    spectrum: LiveSpectrum | None = None,
 ) -> TrainingJacobianMeasurement:
-    """Decompose one training Jacobian and look at its directions from the trained end.
+    """Decompose one training Jacobian (unless its `spectrum` is given) and look at its directions from the trained end.
 
     Cost: a float64 decomposition, and three forward passes of the training set for each live direction.
 
@@ -194,7 +200,7 @@ def measure_training_jacobian(
         BadInput: If the network has no task.
         NotConverged: If the decomposition failed by every driver.
     """
-    spectrum = live_spectrum(jacobian)
+    spectrum = live_spectrum(jacobian) if spectrum is None else spectrum
     trained = network.at(jacobian.last)
     everything = spectrum.initial_directions(torch.arange(len(spectrum.values)))
     overlap_count = central_count(len(spectrum.values), overlap_share)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, final
 
-import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -83,8 +82,12 @@ class LiveSpectrum:
 
     def initial_directions(self, chosen: Tensor) -> Float[Tensor, "params k"]:
         """The chosen right singular vectors (directions of the initial weights) in all weights."""
-        full = torch.zeros(self.num_params, self.right[:, chosen].shape[1], dtype=self.right.dtype)
-        full[self.live] = self.right[:, chosen]
+        return self.embedded(self.right[:, chosen])
+
+    def embedded(self, vectors: Tensor) -> Tensor:
+        """Vectors over the live directions as vectors over all weights, zero on the dead ones."""
+        full = vectors.new_zeros(self.num_params, *vectors.shape[1:])
+        full[self.live] = vectors
         return full
 
 
