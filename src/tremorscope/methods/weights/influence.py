@@ -42,6 +42,20 @@ class InfluenceMeasurement:
     share_left_out: float
     seed: int
 
+    @property
+    def correlation(self) -> float:
+        """The linear datamodelling score without an interval, for means over members."""
+        return float(_correlations(numpy.stack([self.foretold.numpy(), self.observed.numpy()])))
+
+    @property
+    def null_correlation(self) -> float:
+        """The same with the subsets' predictions permuted."""
+        return float(_correlations(numpy.stack([self._permuted().numpy(), self.observed.numpy()])))
+
+    def to_arrays(self) -> dict[str, Tensor]:
+        """Tensors to keep, of a size that does not grow with the data."""
+        return {"foretold": self.foretold, "observed": self.observed}
+
     def score(self, *, level: float = LEVEL) -> Estimate:
         """Linear datamodelling score: Spearman correlation over subsets, mean over measured losses.
 
@@ -51,8 +65,10 @@ class InfluenceMeasurement:
 
     def null_score(self, *, level: float = LEVEL) -> Estimate:
         """The same with the examples' scores permuted: what random attributions would reach."""
-        order = torch.randperm(len(self.foretold), generator=generator(self.seed, "null"))
-        return _rank_correlation(self.foretold[order], self.observed, self.seed, level)
+        return _rank_correlation(self._permuted(), self.observed, self.seed, level)
+
+    def _permuted(self) -> Tensor:
+        return self.foretold[torch.randperm(len(self.foretold), generator=generator(self.seed, "null"))]
 
     def tables(self) -> list[Table]:
         """Score and its null."""
@@ -182,18 +198,22 @@ def _losses(network: Network, theta: Tensor, measured: Sequence[int]) -> Float[T
     return each
 
 
-def _rank_correlation(foretold: Tensor, observed: Tensor, seed: int, level: float) -> Estimate:
+def _correlations(pairs: numpy.ndarray) -> numpy.ndarray:
+    """Spearman correlation over the last but one axis, mean over the last; `pairs` is `[2, ..., subsets, measured]`."""
     from scipy.stats import rankdata
 
-    pairs = numpy.stack([foretold.numpy(), observed.numpy()])  # [2, subsets, measured]
+    ranks = rankdata(pairs, axis=-2)
+    ranks = ranks - ranks.mean(axis=-2, keepdims=True)
+    products = (ranks[0] * ranks[1]).sum(-2)
+    sizes = numpy.sqrt((ranks[0] ** 2).sum(-2) * (ranks[1] ** 2).sum(-2))
+    scores: numpy.ndarray = (products / sizes).mean(-1)
+    return scores
+
+
+def _rank_correlation(foretold: Tensor, observed: Tensor, seed: int, level: float) -> Estimate:
+    pairs = numpy.stack([foretold.numpy(), observed.numpy()])
 
     def score(subsets: numpy.ndarray, axis: int = -1) -> numpy.ndarray:
-        chosen = pairs[:, subsets.astype(int)]  # [2, *resamples, subsets, measured]
-        ranks = rankdata(chosen, axis=-2)
-        ranks = ranks - ranks.mean(axis=-2, keepdims=True)
-        products = (ranks[0] * ranks[1]).sum(-2)
-        sizes = numpy.sqrt((ranks[0] ** 2).sum(-2) * (ranks[1] ** 2).sum(-2))
-        scores: numpy.ndarray = (products / sizes).mean(-1)
-        return scores
+        return _correlations(pairs[:, subsets.astype(int)])
 
     return Estimate.bootstrap(numpy.arange(len(foretold)), score, seed=seed, level=level, num_resamples=1999)

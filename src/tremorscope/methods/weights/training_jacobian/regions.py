@@ -117,7 +117,7 @@ def live_spectrum(jacobian: TrainingJacobian) -> LiveSpectrum:
     )
 
 
-def span_overlap(one: Float[Tensor, "params k"], other: Float[Tensor, "params k"]) -> float:
+def span_overlap(one: Float[Tensor, "params k"], other: Float[Tensor, "same m"]) -> float:
     """Mean squared cosine between two spans of orthonormal columns, relative to the smaller.
 
     Raises:
