@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from tremorscope.cli import main
 from tremorscope.examine import examination, examine
 from tremorscope.examine.examination import Effort
 from tremorscope.foundations.errors import BadInput
@@ -25,6 +26,7 @@ from tremorscope.instruments.optimisers import momentum
 from tremorscope.instruments.recipe import PureRecipe
 from tremorscope.instruments.task import Task
 from tremorscope.instruments.trainer import Trainer
+from tremorscope.methods.weights.training_jacobian import training_jacobian
 
 SMALL = {"num_eigenvalues": 3, "num_probes": 4, "num_directions": 2, "num_examples": 64, "jacobian_seconds": 30}
 RECIPE = Trainer(optimiser=momentum(lr=0.1), num_steps=6)
@@ -259,55 +261,37 @@ def mine():
     recipe = Trainer(optimiser=momentum(lr=0.1), num_steps=60)
     return nn.Sequential(nn.Linear(12, 14), nn.Tanh(), nn.Linear(14, 4)), task, recipe
 """
-# Little effort, and narrow blocks that take their time: a kill finds some columns done and others not.
+# Little effort, and narrow blocks of columns that take their time: a kill finds some done and others not.
 DRIVER = """
-import sys, time
+import time
+from tremorscope.cli import main
 from tremorscope.cli import main
 from tremorscope.examine import examination, jacobian
 from tremorscope.methods.weights.training_jacobian import training_jacobian
 
 examination.EFFORTS = {{"quick": examination.Effort(**{effort})}}
-pause = float(sys.argv.pop(1))
 
 def slowly(network, *, folder, progress):
     def step(done, total):
         progress(done, total)
-        time.sleep(pause)
+        time.sleep(0.1)
     return training_jacobian(network, folder=folder, progress=step, chunk=16)
 
 jacobian.training_jacobian = slowly
-main()
+main(["examine", "net.py:mine", "--seed", "4", "--out", "runs"])
 """
 
 
-@pytest.fixture
-def command(tmp_path):
-    (tmp_path / "net.py").write_text(MODEL)
-    (tmp_path / "driver.py").write_text(DRIVER.format(effort=SMALL))
-    started = []
+def test_a_killed_examination_goes_on_and_ends_the_same_bit_for_bit(tmp_path, monkeypatch):
+    from tremorscope.examine import jacobian
 
-    def start(pause, *words):
-        process = subprocess.Popen(
-            [sys.executable, "driver.py", str(pause), *words],
-            cwd=tmp_path,
-            env={**os.environ, "TREMORSCOPE_RUNS": str(tmp_path / "runs")},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        started.append(process)
-        return process
-
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate()
-
-
-def killed_in_the_middle(process, runs, blocks):
-    """Kill it when some of these blocks of columns are on disk; returns its run directory."""
+    monkeypatch.chdir(tmp_path)
+    runs = tmp_path / "runs"
+    Path("net.py").write_text(MODEL)
+    Path("driver.py").write_text(DRIVER.format(effort=SMALL))
+    process = subprocess.Popen([sys.executable, "driver.py"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 60
-    while not list(runs.glob(blocks)):
+    while not list(runs.glob("*/arrays/jacobian-1/columns-00003.safetensors")):
         assert process.poll() is None, process.stderr.read()
         assert time.monotonic() < deadline, "it took too long"
         time.sleep(0.01)
@@ -315,30 +299,21 @@ def killed_in_the_middle(process, runs, blocks):
     process.communicate()
     (path,) = runs.iterdir()
     assert not (path / "result.json").exists()
-    return path
+    blocks = {file: file.stat().st_mtime_ns for file in path.glob("arrays/jacobian-*/columns-*.safetensors")}
+    assert len(blocks) < 2 * 16, "242 weights in blocks of 16, and the kill came in the second Jacobian"
 
+    monkeypatch.setattr(jacobian, "training_jacobian", partial(training_jacobian, chunk=16))
+    with pytest.raises(SystemExit) as end:
+        main(["resume", str(path)])
+    assert end.value.code == 0
+    assert all(file.stat().st_mtime_ns == when for file, when in blocks.items()), "finished blocks stay as they are"
 
-def test_a_killed_examination_goes_on_and_ends_the_same_bit_for_bit(command, tmp_path):
-    process = command(0.05, "examine", "net.py:mine", "--seed", "4")
-    path = killed_in_the_middle(process, tmp_path / "runs", "*/arrays/jacobian-1/columns-00003.safetensors")
-    done = {file: file.stat().st_mtime_ns for file in path.glob("arrays/jacobian-*/columns-*.safetensors")}
-    assert len(list(path.glob("arrays/jacobian-1/columns-*.safetensors"))) < 16, "242 weights in blocks of 16"
-
-    resumed = command(0.0, "resume", path.name, "--json")
-    out, err = resumed.communicate(timeout=120)
-    assert resumed.returncode == 0, err
-    assert json.loads(out)["result"]["provenance"]["sittings"] == 2
-    assert all(file.stat().st_mtime_ns == when for file, when in done.items()), "finished blocks are not pushed again"
-
-    unbroken = command(0.0, "examine", "net.py:mine", "--seed", "4", "--json")
-    out, err = unbroken.communicate(timeout=120)
-    assert unbroken.returncode == 0, err
-    other = Path(json.loads(out)["path"])
-    assert without_provenance(path) == without_provenance(tmp_path / other)
-    for folder in ("figures", "arrays"):
-        for file in sorted((path / folder).rglob("*.*")):
-            twin = tmp_path / other / file.relative_to(path)
-            assert file.read_bytes() == twin.read_bytes(), file
+    _, unbroken = examine("net.py:mine", seed=4, out=runs)
+    assert without_provenance(path) == without_provenance(unbroken)
+    compared = [file for folder in ("figures", "arrays") for file in (path / folder).rglob("*") if file.is_file()]
+    assert len(compared) > 3 * 16
+    for file in compared:
+        assert file.read_bytes() == (unbroken / file.relative_to(path)).read_bytes(), file
 
 
 def test_a_network_given_from_python_cannot_be_resumed_by_name(generator, tmp_path, monkeypatch):
