@@ -71,20 +71,35 @@ class LearningRates:
         return self._weights(t + 1) - self._weights(t)
 
 
+class ExampleGradients(Protocol):
+    """Whoever has the gradients of single examples at hand; divided by the size of the batch."""
+
+    def push_examples(self, t: int, amounts: Tensor) -> Tensor:
+        """`sum_i amounts_i grad loss_i / batch` of step `t`."""
+        ...
+
+    def pull_examples(self, t: int, gradient: Tensor) -> Tensor:
+        """`<gradient, grad loss_i> / batch` for each example of step `t`."""
+        ...
+
+
 @final
 class ExampleWeights:
     """Nudges of the weights of the training examples, all 1: the batch loss is `sum_i w_i loss_i / batch`.
 
-    To leave an example out is a nudge of -1 of its weight; the batch keeps its size.
+    To leave an example out is a nudge of -1 of its weight; the batch keeps its size. Where the gradients of
+    single examples are `known`, as on the structured route, they are not computed anew.
     """
 
-    def __init__(self, training: Training) -> None:
-        self.training = training
+    def __init__(self, training: Training, known: ExampleGradients | None = None) -> None:
+        self.training, self.known = training, known
         self.num_entries = training.task.size
 
     def into_gradient(self, t: int, theta: Tensor, nudges: Tensor) -> Tensor | None:
         """`sum_i dw_i grad loss_i / batch` over the step's examples: one backward pass a column."""
         indices = self.training.indices(t)
+        if self.known is not None:
+            return self.known.push_examples(t, nudges[indices])
         with exact_derivatives(theta.device):
             pull = vjp(lambda at: self.training.example_losses(at, t), theta)[1]
             rows: Tensor = vmap(lambda amount: pull(amount)[0], in_dims=1)(nudges[indices] / len(indices))
@@ -97,6 +112,9 @@ class ExampleWeights:
     def collect(self, t: int, theta: Tensor, c_gradient: Tensor, c_after: Tensor, nudges: Tensor) -> None:
         """`<c, grad loss_i> / batch` for every example of the step: one forward pass a column."""
         indices = self.training.indices(t)
+        if self.known is not None:
+            nudges.index_add_(0, indices, self.known.pull_examples(t, c_gradient))
+            return
 
         def along(direction: Tensor) -> Tensor:
             derivative: Tensor = jvp(lambda at: self.training.example_losses(at, t), (theta,), (direction,))[1]

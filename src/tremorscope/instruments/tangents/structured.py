@@ -121,6 +121,29 @@ class StructuredTangents:
             theta += product
         return theta
 
+    def push_examples(self, t: int, amounts: Float[Tensor, "batch k"]) -> Float[Tensor, "params k"]:
+        """Gradient of step `t` when its examples weigh `amounts`: `sum_i amounts_i grad loss_i / batch`."""
+        gradient = torch.zeros(self.layout.size, amounts.shape[1], dtype=amounts.dtype, device=amounts.device)
+        for layer, (weight_OIK, bias_OK) in zip(self._steps[t].layers, self._views(gradient), strict=True):
+            num_out, num_in, _ = weight_OIK.shape
+            weighted_OBK = layer.error_OB.unsqueeze(-1) * amounts
+            torch.bmm(layer.into_IB.expand(num_out, num_in, len(amounts)), weighted_OBK, out=weight_OIK)
+            if bias_OK is not None:
+                torch.sum(weighted_OBK, dim=1, out=bias_OK)
+        return gradient
+
+    def pull_examples(self, t: int, gradient: Float[Tensor, "params k"]) -> Float[Tensor, "batch k"]:
+        """The transpose: `<gradient, grad loss_i> / batch` for each example of step `t`."""
+        products = None
+        for layer, (weight_OIK, bias_OK) in zip(self._steps[t].layers, self._views(gradient), strict=True):
+            num_out, num_in, _ = weight_OIK.shape
+            z_OBK = torch.bmm(layer.into_IB.T.expand(num_out, layer.into_IB.shape[1], num_in), weight_OIK)
+            if bias_OK is not None:
+                z_OBK += bias_OK.unsqueeze(1)
+            along = z_OBK.mul_(layer.error_OB.unsqueeze(-1)).sum(0)
+            products = along if products is None else products.add_(along)
+        return gradient.new_zeros(0, gradient.shape[1]) if products is None else products
+
     def weights(self, t: int) -> Tensor:
         """Weights before step `t`."""
         return self._weights[t]

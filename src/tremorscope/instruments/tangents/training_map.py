@@ -140,7 +140,9 @@ class TrainingMap(LinearOperator):
             return None
         if wrt in ("learning_rate", "learning_rates"):
             return LearningRates(self._trained().weights, recipe.num_steps, is_global=wrt == "learning_rate")
-        return ExampleWeights(recipe) if wrt == "example_weights" else TargetNoise(recipe)
+        if wrt == "targets":
+            return TargetNoise(recipe)
+        return ExampleWeights(recipe, self.tangents if isinstance(self.tangents, StructuredTangents) else None)
 
 
 def _chosen(pattern: str, layout: Layout | None) -> Tensor | None:
