@@ -9,6 +9,7 @@ from typing import Any
 from tremorscope.foundations.errors import BadInput
 from tremorscope.foundations.results import Result
 from tremorscope.foundations.run import Run
+from tremorscope.foundations.shard import Shard
 from tremorscope.instruments.recording import recorded
 from tremorscope.studies.study import CLAIM_SEED, Config, Study, config_from, get_study, make_config
 
@@ -21,6 +22,7 @@ def execute(
     seed: int = CLAIM_SEED,
     out: Path | None = None,
     jobs: int | None = None,
+    shard: Shard | None = None,
 ) -> tuple[Result, Path]:
     """Run a study and leave result and report in a run directory.
 
@@ -28,12 +30,17 @@ def execute(
     `jobs` is the number of worker processes the study may use; it is read from `run.request["jobs"]`
     and changes no number. Two calls with one seed give equal results, `provenance` apart.
 
+    With `shard`, only the items of that share are computed, in a run directory that all calls with the same
+    study, configuration, preset, seed and `out` share. The call after which nothing is missing returns the
+    result, which is that of a run without shards; so does every later one, at once.
+
     Returns:
         The result and its run directory.
 
     Raises:
         BadInput: For an unknown study, preset or key, a value that does not fit, or a directory that
             cannot be written; whatever the study itself refuses.
+        PartlyDone: If the shard is done and the items of others are missing.
     """
     found = get_study(study) if isinstance(study, str) else study
     config = make_config(found, preset, overrides)
@@ -46,7 +53,7 @@ def execute(
         "set": {key: _plain(value) for key, value in (overrides or {}).items()},
         "config": config.model_dump(mode="json"),
     }
-    return recorded(found.name, request, lambda run: _call(found, config, seed, run), out=out)
+    return recorded(found.name, request, lambda run: _call(found, config, seed, run), out=out, shard=shard)
 
 
 def resume(path: Path) -> tuple[Result, Path]:
