@@ -30,7 +30,7 @@ def task(num_test: int = 4, loss: str = "cross_entropy") -> Task:
     return Task.of(inputs, classes if loss == "cross_entropy" else real, num_test=num_test)
 
 
-def network(seed: int = 3, *, num_steps: int = 12, lr: float = 0.2, dtype: torch.dtype = F64, **options) -> Network:
+def network(seed: int = 3, *, num_steps: int = 7, lr: float = 0.2, dtype: torch.dtype = F64, **options) -> Network:
     """A 7-4-3 perceptron of 47 weights, four of them dead."""
     with torch.random.fork_rng(devices=[]):
         module = filled(nn.Sequential(nn.Linear(7, 4), nn.Tanh(), nn.Linear(4, 3)), dtype, seed)

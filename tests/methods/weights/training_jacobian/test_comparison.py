@@ -47,6 +47,7 @@ def test_overlaps_are_means_over_different_members(other):
     error = naive_jackknife(lambda members: naive_pairs(pair, members), 4)
     assert half_width(estimate) == pytest.approx(error, rel=1e-9)
     assert (estimate.n, estimate.method, estimate.level) == (4, "jackknife t", 0.99)
+    assert comparison.overlap(other, REAL).value == pytest.approx(estimate.value, rel=1e-12)
 
 
 def test_a_shared_start_does_not_count():

@@ -52,12 +52,11 @@ def test_products_with_the_matrix_equal_central_differences(route):  # row J1, f
 
 @pytest.mark.parametrize("route", ["structured", "generic"])
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])
-@pytest.mark.parametrize("decay", [0.0, 0.1])
-@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(("decay", "bias"), [(0.0, False), (0.1, True)])
 def test_linear_regression_has_a_closed_form(route, schedule, decay, bias):  # row J4
     """Full-batch gradient descent on a quadratic: J = prod (I - eta_t (H + decay I)), whatever the targets."""
     x, y = torch.randn(9, 4, generator=stream(1), dtype=F64), torch.randn(9, 2, generator=stream(2), dtype=F64)
-    trainer = Trainer(optimiser=sgd(0.3, weight_decay=decay), num_steps=30, schedule=schedule)
+    trainer = Trainer(optimiser=sgd(0.3, weight_decay=decay), num_steps=20, schedule=schedule)
     module = nn.Linear(4, 2, bias=bias).double()
     found = training_jacobian(Network(module, task=Task.of(x, y), recipe=trainer), route=route)
     # The loss is a mean over examples and both outputs; the layout holds rows of W, then b.
@@ -69,8 +68,8 @@ def test_linear_regression_has_a_closed_form(route, schedule, decay, bias):  # r
         hessian = torch.cat([torch.cat([hessian, mixed], 1), torch.cat([mixed.T, torch.eye(2, dtype=F64)], 1)])
     eye = torch.eye(len(hessian), dtype=F64)
     wanted = eye
-    for t in range(30):
-        rate = 0.3 * (1 if schedule == "constant" else 0.5 * (1 + math.cos(math.pi * t / 30)))
+    for t in range(20):
+        rate = 0.3 * (1 if schedule == "constant" else 0.5 * (1 + math.cos(math.pi * t / 20)))
         wanted = (eye - rate * (hessian + decay * eye)) @ wanted
     assert float((found.matrix - wanted).abs().max()) < 1e-12
     assert float((wanted - eye).abs().max()) > 0.1
@@ -187,7 +186,7 @@ def test_missing_blocks_are_made_again_and_only_they(tmp_path, pushed, route):
     assert pushed == widths
     assert seen == [(47 - size + sum(widths[: i + 1]), 47) for i in range(5)]
     assert len(blocks(tmp_path)) == 5
-    for gone in ([], [1], [0, 4], [0, 1, 2, 3, 4]):
+    for gone in ([], [0, 3]):
         for place in gone:
             blocks(tmp_path)[0].with_name(f"columns-{place:05d}.safetensors").unlink()
         pushed.clear()
