@@ -1,8 +1,8 @@
 """Tangents of training for any module and any pure recipe, by forward-mode differentiation of each step.
 
-Both classes keep every state of the run and send a block of tangents through step after step with `vmap` of
-`jvp`, so that the primal part of a step is computed once for the whole block. Cost: one forward-over-reverse
-product per tangent and step. Memory: all states of the run, plus the activations of `k` tangents.
+Both classes keep the states of the run (or checkpoints, when they exceed `memory`) and send a block of tangents
+through step after step with `vmap` of `jvp`, so that the primal part of a step is computed once for the whole block. Cost: one forward-over-reverse
+product per tangent and step. Memory: states, plus the activations of `k` tangents.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tremorscope.foundations.errors import BadInput
 from tremorscope.instruments.operators.second_order import exact_derivatives
 from tremorscope.instruments.recipe import Recipe, State
 from tremorscope.instruments.tangents.sources import Source, collected, forced
-from tremorscope.instruments.trainer import Training, primal_states
+from tremorscope.instruments.trainer import STATE_BYTES, Training, primal_states
 
 _COPIES = 8  # state, gradient, buffers and the temporaries of one product
 
@@ -35,10 +35,17 @@ class TrainingTangents:
 
     route = "generic"
 
-    def __init__(self, training: Training, theta: Float[Tensor, " params"], *, flags: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        training: Training,
+        theta: Float[Tensor, " params"],
+        *,
+        memory: int = STATE_BYTES,
+        flags: tuple[str, ...] = (),
+    ) -> None:
         self.flags = flags
         self.training = training
-        self._states = primal_states(training, theta)
+        self._states = primal_states(training, theta, memory=memory)
         self.last: Tensor = training.read(self._states[-1])
         self.null_columns: Int[Tensor, " null"] = torch.zeros(0, dtype=torch.int64)
 
@@ -109,11 +116,18 @@ class RecipeTangents:
 
     route = "generic"
 
-    def __init__(self, recipe: Recipe, theta: Float[Tensor, " params"], *, flags: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        theta: Float[Tensor, " params"],
+        *,
+        memory: int = STATE_BYTES,
+        flags: tuple[str, ...] = (),
+    ) -> None:
         self.flags = flags
         self.recipe = recipe
         self.theta = theta
-        self._states = primal_states(recipe, theta)
+        self._states = primal_states(recipe, theta, memory=memory)
         self.last: Tensor = recipe.read(self._states[-1])
         self.null_columns: Int[Tensor, " null"] = torch.zeros(0, dtype=torch.int64)
 

@@ -14,7 +14,7 @@ from tremorscope.instruments.recipe import Recipe
 from tremorscope.instruments.tangents.generic import RecipeTangents, TrainingTangents
 from tremorscope.instruments.tangents.stack import LinearStack, recognise_stack
 from tremorscope.instruments.tangents.structured import StructuredTangents
-from tremorscope.instruments.trainer import Training
+from tremorscope.instruments.trainer import STATE_BYTES, Training
 
 _CACHE_BYTES = 24 << 20  # of one block's state; wider blocks fall out of the last-level cache
 _NARROWEST, _WIDEST = 32, 128
@@ -46,11 +46,15 @@ class Tangents(Protocol):
         ...
 
 
-def tangents(recipe: Recipe, theta: Float[Tensor, " params"], *, route: Route = "auto") -> Tangents:
+def tangents(
+    recipe: Recipe, theta: Float[Tensor, " params"], *, route: Route = "auto", memory: int = STATE_BYTES
+) -> Tangents:
     """The tangent map of a recipe at `theta`, by the fastest route that is exact for it.
 
     `structured` needs a `Trainer` on a chain of linear and elementwise layers with cross-entropy or mean
     squared error; `generic` takes anything. `auto` falls back to `generic` and says why in `flags`.
+    States of the run that exceed `memory` bytes are recomputed on the generic route; the structured one keeps
+    the coefficients of every step whatever they take.
 
     Raises:
         BadInput: If the run diverges, or `route="structured"` cannot be taken.
@@ -58,15 +62,15 @@ def tangents(recipe: Recipe, theta: Float[Tensor, " params"], *, route: Route = 
     if not isinstance(recipe, Training):
         if route == "structured":
             raise BadInput("route", got="structured for a recipe of pure functions", wanted="a Trainer, or generic")
-        return RecipeTangents(recipe, theta)
+        return RecipeTangents(recipe, theta, memory=memory)
     if route == "generic":
-        return TrainingTangents(recipe, theta)
+        return TrainingTangents(recipe, theta, memory=memory)
     found = structure(recipe)
     if isinstance(found, LinearStack):
         return StructuredTangents(recipe, found, theta)
     if route == "structured":
         raise BadInput("route", got=f"structured, but {found}", wanted="generic", remedy="Use route='auto'.")
-    return TrainingTangents(recipe, theta, flags=(f"generic route: {found}",))
+    return TrainingTangents(recipe, theta, memory=memory, flags=(f"generic route: {found}",))
 
 
 def structure(training: Training) -> LinearStack | str:

@@ -16,7 +16,7 @@ from tremorscope.instruments.tangents.generic import TrainingTangents
 from tremorscope.instruments.tangents.routes import Route, Tangents, block_width, tangents
 from tremorscope.instruments.tangents.sources import ExampleWeights, LearningRates, Source, TargetNoise
 from tremorscope.instruments.tangents.structured import StructuredTangents
-from tremorscope.instruments.trainer import Training
+from tremorscope.instruments.trainer import STATE_BYTES, Training
 
 Wrt = Literal["initial_weights", "learning_rate", "learning_rates", "example_weights", "targets"]
 WRT: tuple[Wrt, ...] = ("initial_weights", "learning_rate", "learning_rates", "example_weights", "targets")
@@ -41,9 +41,11 @@ class TrainingMap(LinearOperator):
         layout: Names of the weights; a `Trainer` knows them.
         route: As in `tangents`.
         chunk: Columns that travel together; from the cache by default.
+        memory: Bytes that states may take on the generic route; beyond, they are recomputed from checkpoints,
+            one more primal run a sweep.
 
-    Cost: a product is about two gradients a step and column. Memory: every state of the run, and on the
-    structured route its coefficients.
+    Cost: a product is about two gradients a step and column. Memory: the states of the run, on the structured
+    route its coefficients, and the activations of `chunk` columns.
 
     >>> from torch import nn
     >>> from tremorscope.instruments.recipe import PureRecipe
@@ -67,13 +69,14 @@ class TrainingMap(LinearOperator):
         layout: Layout | None = None,
         route: Route = "auto",
         chunk: int | None = None,
+        memory: int = STATE_BYTES,
     ) -> None:
         if wrt not in WRT:
             raise BadInput("wrt", got=wrt, wanted=", ".join(WRT), remedy=did_you_mean(str(wrt), WRT))
         if wrt != "initial_weights" and not isinstance(recipe, Training):
             raise BadInput("recipe", got="pure functions", wanted=f"a Trainer, to differentiate by {wrt}")
         self.wrt = wrt
-        self.tangents: Tangents = tangents(recipe, theta, route=route)
+        self.tangents: Tangents = tangents(recipe, theta, route=route, memory=memory)
         self.flags = self.tangents.flags
         self.chunk = chunk or block_width(self.tangents)
         self._size = theta.numel()
