@@ -146,7 +146,7 @@ def test_a_recipe_that_cannot_be_used_says_why_and_the_run_keeps_it(look, call, 
     assert sentence.split(":")[0] in shown.out
 
 
-@pytest.mark.parametrize("name", ["seeded_dropout", "frozen_batch_norm"])
+@pytest.mark.parametrize("name", ["seeded_dropout", pytest.param("frozen_batch_norm", marks=pytest.mark.slow)])
 def test_the_remedies_that_the_sentences_name_work(look, name):
     answer = look(name, "--json")
     assert answer.code == 0, answer.err

@@ -87,7 +87,9 @@ def test_the_built_in_digits_have_everything_beside_its_nulls(monkeypatch):
         json.dumps(figure, allow_nan=False)
 
 
-@pytest.mark.parametrize("kind", ["classification", "regression", "one class only"])
+@pytest.mark.parametrize(
+    "kind", ["classification", "regression", pytest.param("one class only", marks=pytest.mark.slow)]
+)
 def test_a_stranger_s_module_with_a_task(kind, generator):
     task = classification(generator)
     if kind == "regression":
@@ -231,6 +233,7 @@ def test_a_diverging_twin_costs_only_itself(generator, monkeypatch):
     assert f"no {NULL_COLUMNS[1]}: training diverged at step 3: got loss inf; wanted finite numbers." in result.flags
 
 
+@pytest.mark.slow
 def test_one_seed_gives_one_result_and_another_seed_another(generator, tmp_path):
     task = classification(generator)
     paths = [examine(Network(mlp(), task=task, recipe=RECIPE), seed=seed, out=tmp_path)[1] for seed in (0, 0, 1)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from tremorscope import Hessian, Network, Task, Trainer, examine, momentum, report
-from tremorscope.examine import examination
+from tremorscope import Hessian, Network, Task, Trainer, momentum, report
 from tremorscope.foundations.results import Result, drawn
 from tremorscope.instruments.spectrum import eigsh
 from tremorscope.methods.weights.layers import summarise_layers
@@ -84,26 +82,3 @@ def test_any_method_takes_the_same_network(tmp_path):
     assert module.training
     assert all(torch.equal(value, before[key]) for key, value in module.state_dict().items())
     assert all(parameter.grad is None for parameter in module.parameters())
-
-
-def test_a_network_without_a_subclass_of_ours_goes_through_examine(monkeypatch, tmp_path):
-    """A hand-written module with its own forward, keyword defaults and buffers: nothing about it is known here."""
-
-    class Mine(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.first, self.second = nn.Linear(4, 5), nn.Linear(5, 2)
-            self.register_buffer("scale", torch.tensor(2.0))
-
-        def forward(self, x, *, sharp=False):
-            hidden = torch.relu(self.first(x)) * self.scale
-            return self.second(hidden + hidden.mean(0) * 0) * (2 if sharp else 1)
-
-    small = examination.Effort(num_eigenvalues=2, num_probes=3, num_directions=2, num_examples=50, jacobian_seconds=30)
-    monkeypatch.setattr(examination, "EFFORTS", {"quick": small})
-    generator = torch.Generator().manual_seed(2)
-    task = Task.of(torch.randn(20, 4, generator=generator), torch.arange(20) % 2)
-    network = Network(Mine(), task=task, recipe=Trainer(optimiser=momentum(lr=0.05), num_steps=4))
-    result, path = examine(network, out=tmp_path)
-    assert any("generic route" in flag for flag in result.flags)
-    assert json.loads((path / "result.json").read_text())["title"] == "What is Mine like?"
