@@ -61,12 +61,12 @@ def call(folder, capsys):
 
 @pytest.fixture
 def start(tmp_path):
-    """The command line in a process of its own, where coins are another package's entry point."""
+    """The command line in a process of its own, where coins and dice are another package's entry points."""
     installed = tmp_path / "installed"
     info = installed / "coins-1.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: coins\nVersion: 1\n")
-    (info / "entry_points.txt").write_text("[tremorscope.studies]\ncoins = coins\n")
+    (info / "entry_points.txt").write_text("[tremorscope.studies]\ncoins = coins\ndice = dice\n")
     paths = [str(installed), str(STUDIES), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {
         **{key: value for key, value in os.environ.items() if not key.startswith("TREMORSCOPE")},

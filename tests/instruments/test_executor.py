@@ -12,8 +12,10 @@ import pytest
 import torch
 
 from tremorscope.foundations.errors import BadInput, NotConverged, TremorscopeError
+from tremorscope.foundations.results import Result
 from tremorscope.foundations.run import Run, read_events
 from tremorscope.foundations.run_list import read_header
+from tremorscope.foundations.shard import AlreadyFinished, PartlyDone, Shard
 from tremorscope.instruments.executor import _compute_in_worker, map_items, one_thread
 
 NUMBERS = {f"n{index}": index for index in range(6)}
@@ -197,6 +199,84 @@ def test_one_thread_is_given_back_also_after_an_error():
         raise KeyError
     assert inside == [1]
     assert torch.get_num_threads() == before
+
+
+# Shards
+
+
+@pytest.fixture
+def join(tmp_path):
+    opened = []
+
+    def join(text):
+        opened.append(Run.join(tmp_path / "runs", name="sweep", request={"seed": 1}, shard=Shard.parse(text)))
+        return opened[-1]
+
+    yield join
+    for run in opened:
+        run.close()
+
+
+def test_a_shard_computes_its_share_and_the_last_one_yields_everything(join):
+    first, second = join("1/2"), join("2/2")
+    with pytest.raises(PartlyDone) as partly:
+        list(map_items(square, NUMBERS, run=first, progress="squares"))
+    mine = Shard.parse("1/2").share(NUMBERS)
+    assert {f"n{event['item']}" for event in events(first, "computed")} == mine
+    assert partly.value.missing == {"2/2": [key for key in NUMBERS if key not in mine]}
+    assert (partly.value.num_done, partly.value.at_work) == (3, ["2/2"])
+    assert list(map_items(square, NUMBERS, run=second)) == [(f"n{i}", i**2) for i in range(6)]
+    assert len(events(first, "computed")) == 6
+    assert {event["label"] for event in events(first, "progress")} == {"squares (shard 1/2)"}
+
+
+@pytest.mark.slow
+def test_a_shard_may_have_workers_of_its_own(join):
+    run = join("2/2")
+    with pytest.raises(PartlyDone):
+        list(map_items(square, NUMBERS, run=run, jobs=2))
+    assert len(events(run, "computed")) == 3
+    assert os.getpid() not in {event["pid"] for event in events(run, "computed")}
+
+
+def inner(item, run):
+    return sum(value for _, value in map_items(square, {f"{item}-a": item, f"{item}-b": 1}, run=run))
+
+
+def test_an_item_that_has_items_itself_is_not_divided(join):
+    first, second = join("1/2"), join("2/2")
+    with pytest.raises(PartlyDone):
+        list(map_items(inner, NUMBERS, run=first))
+    assert dict(map_items(inner, NUMBERS, run=second)) == {f"n{i}": i**2 + 1 for i in range(6)}
+    assert len(events(first, "computed")) == 12
+
+
+def test_two_sweeps_of_one_study_are_both_divided(join):
+    def study(run):
+        first = dict(map_items(square, NUMBERS, run=run))
+        return dict(map_items(square, {f"m{value}": value for value in first.values()}, run=run))
+
+    for text, num_computed in (("1/2", 3), ("2/2", 9), ("1/2", 12)):
+        run = join(text)
+        if num_computed < 12:
+            with pytest.raises(PartlyDone):
+                study(run)
+        else:
+            assert study(run) == {f"m{i**2}": i**4 for i in range(6)}
+            run.finish(Result(study="s", preset="quick", seed=1, config={}, title="T"))
+        run.close()
+        assert len(events(run, "computed")) == num_computed
+    with pytest.raises(AlreadyFinished):
+        join("2/2")
+
+
+def test_a_damaged_item_of_another_shard_is_made_again(join):
+    first, second = join("1/2"), join("2/2")
+    with pytest.raises(PartlyDone):
+        list(map_items(square, NUMBERS, run=first))
+    (damaged, *_) = sorted(Shard.parse("1/2").share(NUMBERS))
+    (first.path / "items" / f"{damaged}.json").write_text("{")
+    assert dict(map_items(square, NUMBERS, run=second)) == {f"n{i}": i**2 for i in range(6)}
 
 
 # A process of its own, killed and interrupted

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tremorscope.foundations.errors import BadInput
 from tremorscope.foundations.estimate import Estimate
 from tremorscope.foundations.run import _KEY, Run, read_events
+from tremorscope.foundations.shard import PartlyDone, Shard
 from tremorscope.instruments.sweep import Sweep, point_key
 
 SWEEP = Sweep({"lr": [0.1, 1e-5], "seed": range(3), "site": ["input", "weights:*"]})
@@ -118,6 +119,17 @@ def test_finished_points_cost_nothing(run):
     assert SWEEP.run(cells, run=run, seconds_per_point=10.0, limit_seconds=1.0).num_rows == 12
 
 
+def test_a_shard_counts_its_own_points_only(tmp_path):
+    run = Run.join(tmp_path, name="sweep", request={}, shard=Shard.parse("1/3"))
+    with pytest.raises(PartlyDone):
+        SWEEP.run(cells, run=run, seconds_per_point=10.0, limit_seconds=40.0)  # 4 of 12 points
+    run.close()
+    run = Run.join(tmp_path, name="sweep", request={}, shard=Shard.parse("1/2"))
+    with pytest.raises(BadInput, match="needs ~"):
+        SWEEP.run(never, run=run, seconds_per_point=10.0, limit_seconds=1.0)
+    run.close()
+
+
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=150)
 POINTS = st.dictionaries(st.sampled_from(["a", "b", "long_name"]), SCALARS, min_size=1)
 
@@ -141,6 +153,7 @@ SCRIPT = """
 import os, sys, time
 from pathlib import Path
 from tremorscope.foundations.run import Run
+from tremorscope.foundations.shard import PartlyDone, Shard
 from tremorscope.instruments.sweep import Sweep
 
 def cell(width, seed, run):

@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from tremorscope.cli import claims, doctor, examine, list_, report, resume, run, show
+from tremorscope.cli import cache, claims, compare, doctor, examine, list_, report, resume, run, show
 
 INTERRUPTED = 130
 
@@ -29,9 +29,11 @@ app.command("examine")(examine.examine_model)
 app.command("run")(run.run_study)
 app.command("resume")(resume.resume_run)
 app.command("show")(show.show_run)
+app.command("compare")(compare.compare_runs)
 app.command("report")(report.make_report)
 app.command("claims")(claims.judge_claims)
 app.command("doctor")(doctor.check_machine)
+app.command("cache")(cache.look_after_cache)
 
 
 def _print_version(asked: bool) -> bool:

@@ -25,8 +25,10 @@ def conducted(compute: Callable[[], tuple[Result, Path]]) -> tuple[Result, Path]
 
     Raises:
         typer.Exit: With 130 when interrupted. Errors pass through with a note that names the run.
+        PartlyDone: As it comes, of a shard.
     """
     from tremorscope.cli.progress import following
+    from tremorscope.foundations.shard import PartlyDone
     from tremorscope.instruments.recording import watched
 
     opened: list[Run] = []
@@ -39,18 +41,23 @@ def conducted(compute: Callable[[], tuple[Result, Path]]) -> tuple[Result, Path]
 
         try:
             with watched(watch), redirect_stdout(sys.stderr), _terminated_is_interrupted():
-                return compute()
+                result, path = compute()
         except KeyboardInterrupt:
             shown.close()
             resume = f" Take it up with: {resume_command(opened[-1].path)}" if opened else " Nothing was begun."
             print(f"Interrupted.{resume}", file=sys.stderr, flush=True)
             raise typer.Exit(130) from None
+        except PartlyDone:
+            raise
         except Exception as error:
             if opened and not (opened[-1].path / "result.json").exists():
                 error.add_note(f"What was finished is kept; take it up with: {resume_command(opened[-1].path)}")
             elif opened:
                 error.add_note(f"The result is kept in {opened[-1].path}.")
             raise
+    if not opened:
+        print(f"Run {path.name} was finished before: nothing was computed.", file=sys.stderr, flush=True)
+    return result, path
 
 
 def resume_command(path: Path) -> str:

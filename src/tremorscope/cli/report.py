@@ -20,24 +20,13 @@ def make_report(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """One self-contained HTML file: claims first, then figures, configuration, environment."""
+    from tremorscope.cli.finished import finished_runs
     from tremorscope.cli.output import print_json
-    from tremorscope.foundations.errors import BadInput
-    from tremorscope.foundations.results import Result
-    from tremorscope.foundations.run_list import find_run, read_header, runs_root
     from tremorscope.instruments.recording import REPORT
     from tremorscope.instruments.report import report
 
-    paths = [find_run(run, runs_root(out)) for run in runs]
-    for path in paths:
-        status = read_header(path).status
-        if status != "finished":
-            raise BadInput(
-                f"run {path.name}",
-                got=status,
-                wanted="a finished run",
-                remedy=f"Finish it with `tremorscope resume {path.name}`." if status != "damaged" else None,
-            )
-    results = [Result.load(path) for path in paths]
+    found = finished_runs(runs, out)
+    paths, results = [path for path, _ in found], [result for _, result in found]
     target = output or (paths[0] / REPORT if len(paths) == 1 else Path(REPORT))
     written = report(*results, path=target)
     if json:

@@ -42,6 +42,9 @@ def show_run(
         return
     out_console = console()
     out_console.print(header_line(header))
+    if standing["partly_done"]:
+        partly = standing["partly_done"]
+        out_console.print(f"Partly done: {partly['done']} of {partly['total']} items when the last shard ended.")
     if standing["error"] and header.status == "failed":
         out_console.print(f"It stopped with: {standing['error']}")
     if standing["progress"]:
@@ -67,16 +70,19 @@ def header_line(header: RunHeader) -> str:
 
 
 def _standing(path: Path) -> dict[str, Any]:
-    """Progress in words, and the last error, from the events of an unfinished run."""
+    """Progress in words, the last error, and what shards left, from the events of an unfinished run."""
     from tremorscope.cli.progress import Tally
     from tremorscope.foundations.run import read_events
 
-    tally, error, begun, last = Tally(), None, None, None
+    tally, error, begun, last, partly = Tally(), None, None, None, None
     for event in read_events(path)[0]:
         last = event.get("time", last)
         if event.get("kind") in ("started", "resumed"):
             tally, error, begun = Tally(), None, event.get("time")
         error = event.get("error", error)
+        if event.get("kind") == "partly done":
+            partly = {key: event.get(key) for key in ("done", "total", "missing")}
         tally.take(event)
     elapsed = (last - begun) if last is not None and begun is not None else 0.0
-    return {"progress": tally.line(elapsed) if tally.stages else None, "error": error}
+    going = [stage for stage in tally.stages.values() if partly is None or not stage.is_finished]
+    return {"progress": tally.line(elapsed) if going else None, "error": error, "partly_done": partly}

@@ -63,9 +63,24 @@ def read_arrays_and_metadata(path: Path) -> tuple[dict[str, Tensor], dict[str, s
         with safe_open(path, framework="pt") as handle:
             return {name: handle.get_tensor(name) for name in handle.keys()}, handle.metadata() or {}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise BadInput(
-            f"{path} is damaged", got=str(error), wanted="whole safetensors", remedy="Delete it; it is made again."
-        ) from None
+        raise _damaged(path, error) from None
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The text beside the tensors alone: one header is read, whatever the size of the file.
+
+    Raises:
+        BadInput: If the file is missing, or damaged so that the header shows it.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise BadInput(f"{path} is missing", wanted="a file written by tremorscope")
+    try:
+        with safe_open(path, framework="pt") as handle:
+            return handle.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise _damaged(path, error) from None
 
 
 def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
@@ -81,6 +96,12 @@ def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
         digest.update(f"{len(name)}:{name}:{tensor.dtype}:{tuple(tensor.shape)}:".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def _damaged(path: Path, error: Exception) -> BadInput:
+    return BadInput(
+        f"{path} is damaged", got=str(error), wanted="whole safetensors", remedy="Delete it; it is made again."
+    )
 
 
 def _packed(tensor: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ runs/20261120-101502-training-jacobian-7f3a/    the time is UTC
   manifest.json               schema, status, request, environment, times, list of artefacts
   events.jsonl                one line per event, appended
   lock                        held (flock) by the process that writes the run, as long as it lives
+  shards/<i>-of-<n>.lock      the same for each process of a run that several share
   items/<key>.json            one per finished item of a sweep
   arrays/<name>.safetensors   named tensors;  arrays/<name>/ holds pieces of one that is still growing
   result.json, tables/, figures/
@@ -31,7 +32,16 @@ from tremorscope.foundations.environment import environment
 from tremorscope.foundations.errors import BadInput
 from tremorscope.foundations.files import read_json, unwritable, write_json
 from tremorscope.foundations.results import Result
-from tremorscope.foundations.run_lock import free_lock, hold_lock
+from tremorscope.foundations.run_lock import (
+    SHARDS,
+    free_lock,
+    free_locks,
+    hold_lock,
+    hold_shard_lock,
+    living_shards,
+    shard_lock_file,
+)
+from tremorscope.foundations.shard import AlreadyFinished, PartlyDone, Shard, sharded_id
 
 if TYPE_CHECKING:  # torch takes a second to import, and listing runs needs none of it
     from torch import Tensor
@@ -39,30 +49,44 @@ if TYPE_CHECKING:  # torch takes a second to import, and listing runs needs none
 SCHEMA = "tremorscope.run/1"
 HEARTBEAT_SECONDS = 10.0
 PROGRESS_SECONDS = 0.1
+JOIN_SECONDS = 20.0
 _KEY = re.compile(r"[A-Za-z0-9_=,+@%-][A-Za-z0-9._=,+@%-]{0,149}")
 
 
 @final
 class Run:
-    """One run directory, open for writing. One process owns it; workers attach to it.
+    """One run directory, open for writing. One process owns it; workers attach to it; shards join it.
 
-    Made by `create`, `open` (to resume) or `attach`, not by hand.
+    Made by `create`, `open` (to resume), `join` or `attach`, not by hand.
     """
 
     path: Path
     id: str
     request: dict[str, Any]
+    shard: Shard | None  # this process's share, of a run that it joined
 
-    def __init__(self, path: Path, manifest: dict[str, Any], lock: int | None, *, is_owner: bool) -> None:
-        self.path, self.id, self.request = path, path.name, manifest["request"]
+    def __init__(
+        self,
+        path: Path,
+        manifest: dict[str, Any],
+        lock: int | None,
+        *,
+        is_owner: bool,
+        shard: Shard | None = None,
+        beating: Path | None = None,
+    ) -> None:
+        self.path, self.id, self.request, self.shard = path, path.name, manifest["request"], shard
         self._manifest = manifest
         self._is_owner = is_owner
         self._started = time.monotonic()
         self._seconds_before = float(manifest.get("seconds") or 0.0)
         self._last_beat = self._started
         self._last_progress: dict[str, float] = {}
-        # The lock is freed when the run is closed, forgotten, or its process ends.
-        self._unlock = weakref.finalize(self, free_lock, lock)
+        self._beating = beating  # the file whose time of change is the heartbeat of a shard
+        self._merge_lock: int | None = None
+        # The locks are freed when the run is closed, forgotten, or its process ends.
+        self._locks = [] if lock is None else [lock]
+        self._unlock = weakref.finalize(self, free_locks, self._locks)
 
     @classmethod
     def create(cls, root: Path, *, name: str, request: dict[str, Any]) -> Run:
@@ -73,25 +97,10 @@ class Run:
         Raises:
             BadInput: If the directory cannot be written.
         """
-        slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:60] or "run"
-        path = _new_folder(root, slug)
+        path = _new_folder(root, _slug(name))
         try:
             lock = hold_lock(path)
-            manifest = {
-                "schema": SCHEMA,
-                "id": path.name,
-                "name": name,
-                "request": request,
-                "status": "running",
-                "pid": os.getpid(),
-                "started": _now(),
-                "heartbeat": _now(),
-                "finished": None,
-                "seconds": 0.0,
-                "environment": environment(),
-                "artefacts": {},
-            }
-            run = cls(path, manifest, lock, is_owner=True)
+            run = cls(path, _new_manifest(path, name, request), lock, is_owner=True)
             run._write_manifest()
             run.event("started")
         except BaseException:
@@ -107,23 +116,63 @@ class Run:
             BadInput: If the run is finished, is still being written by a living process, or its manifest is
                 missing or damaged.
         """
-        manifest = read_manifest(path)
-        if manifest["status"] == "finished":
-            raise BadInput(
-                f"run {path.name} is finished",
-                wanted="an interrupted or failed run",
-                remedy=f"See it with `tremorscope show {path.name}`.",
-            )
+        _must_be_unfinished(path)
         lock = hold_lock(path)
-        # Another process may have finished it between the reading and the locking.
-        manifest = read_manifest(path)
+        try:
+            # Another process may have finished it between the reading and the locking.
+            manifest = _must_be_unfinished(path)
+            if at_work := living_shards(path):
+                raise BadInput(
+                    f"run {path.name} is being computed",
+                    got=f"shard {', '.join(map(str, at_work))} at work",
+                    wanted="a run that stopped",
+                    remedy="Wait for them: the last one puts the result together. Or stop them first.",
+                )
+        except BaseException:
+            free_lock(lock)
+            raise
         manifest |= {"status": "running", "pid": os.getpid(), "finished": None, "heartbeat": _now()}
         run = cls(path, manifest, lock, is_owner=True)
-        for left_over in path.rglob(".*.tmp"):  # half-written files of the process that was killed
-            left_over.unlink(missing_ok=True)
+        run._count_sittings()
+        run._remove_half_written()
         run._write_manifest()
         run._mend_events()
         run.event("resumed")
+        run._compare_environment()
+        return run
+
+    @classmethod
+    def join(cls, root: Path, *, name: str, request: dict[str, Any], shard: Shard) -> Run:
+        """One shard's view of the run that all shards of this request share; the first to come makes it.
+
+        The directory follows from the request alone (see `sharded_id`). Items, arrays, blocks and events are
+        written by each shard as it goes; the manifest and the result only inside `enter_merge`.
+
+        Raises:
+            AlreadyFinished: If nothing is left to do.
+            BadInput: If the directory cannot be written, its manifest is damaged, the same shard is at work
+                already, so are shards of another number of them, or somebody resumes the run alone.
+        """
+        path = root / sharded_id(_slug(name), request)
+        try:
+            (path / SHARDS).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise unwritable(path, error) from error
+        lock = hold_shard_lock(path, shard)
+        try:
+            gate = _gate(path, shard)
+            try:
+                manifest = _joined_manifest(path, name, request, shard)
+            finally:
+                free_lock(gate)
+        except BaseException:
+            free_lock(lock)
+            raise
+        run = cls(path, manifest, lock, is_owner=False, shard=shard, beating=shard_lock_file(path, shard))
+        run.request = {**request, "shard": str(shard)}
+        run._beat()
+        run._mend_events()
+        run.event("joined", shard=str(shard))
         run._compare_environment()
         return run
 
@@ -136,6 +185,10 @@ class Run:
         """
         return cls(path, read_manifest(path), None, is_owner=False)
 
+    def as_worker(self) -> Run:
+        """What `attach` gives, for use inside this process: a run without shares, that beats for its shard."""
+        return Run(self.path, read_manifest(self.path), None, is_owner=False, beating=self._beating)
+
     # Events
 
     def event(self, kind: str, **fields: Any) -> None:
@@ -146,9 +199,8 @@ class Run:
         """
         line = json.dumps({"time": round(time.time(), 3), "kind": kind, **fields}, ensure_ascii=False) + "\n"
         self._append(line.encode())
-        if self._is_owner and time.monotonic() - self._last_beat >= HEARTBEAT_SECONDS:
-            self._manifest["heartbeat"] = _now()
-            self._write_manifest()
+        if time.monotonic() - self._last_beat >= HEARTBEAT_SECONDS:
+            self._beat()
 
     def progress(self, label: str, done: int, total: int) -> None:
         """Say how far the work called `label` is.
@@ -236,10 +288,56 @@ class Run:
             raise unwritable(folder, error) from error
         return folder
 
+    # The shards of one run, and the moments in which only one of them may work
+
+    def enter_merge(self) -> None:
+        """Own the run for a while; waits as long as another shard does. Nothing happens when this one owns it.
+
+        Raises:
+            AlreadyFinished: If another shard has saved the result.
+        """
+        if self._is_owner:
+            return
+        waiting = False
+        while True:
+            try:
+                self._merge_lock = hold_lock(self.path, seconds=1.0)
+                break
+            except BadInput:
+                if not waiting:
+                    self.say(f"Shard {self.shard} waits for another one, which has all items before it.")
+                waiting = True
+        if self._merge_lock is not None:
+            self._locks.append(self._merge_lock)
+        self._manifest = read_manifest(self.path)
+        if self._manifest["status"] == "finished":
+            raise AlreadyFinished(self.path)
+        self._is_owner = True
+        self._count_sittings()
+        if living_shards(self.path) in ([], [self.shard]):
+            self._remove_half_written()
+
+    def leave_merge(self) -> None:
+        """Let the other shards work again, and own nothing. Nothing happens to a run that is not shared."""
+        if self.shard is None or not self._is_owner:
+            return
+        self._is_owner = False
+        if self._merge_lock is not None:
+            self._locks.remove(self._merge_lock)
+            free_lock(self._merge_lock)
+            self._merge_lock = None
+
     # The end
 
     def finish(self, result: Result) -> None:
-        """Save the result, list every artefact with its hash, and let go of the run."""
+        """Save the result, list every artefact with its hash, and let go of the run.
+
+        Raises:
+            AlreadyFinished: If another shard of the run has done so.
+        """
+        if self.shard is not None and not self._is_owner:
+            self.say("The items of this work cannot be shared: one shard did all of it.", "warning")
+            self.enter_merge()
         self._must_own("finish")
         result.save(self.path)
         self._manifest["artefacts"] = _artefacts(self.path)
@@ -253,10 +351,19 @@ class Run:
         """Record why the run stopped, and let go of it.
 
         An interruption by the user is "interrupted", everything else "failed"; both can be resumed. Where
-        even this cannot be written (a full disk), the freed lock says that the run stopped.
+        even this cannot be written (a full disk), the freed lock says that the run stopped. The end of one
+        shard is an event, and no end of the run.
         """
-        self._must_own("fail")
         status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+        if self.shard is not None and not self._is_owner:
+            with contextlib.suppress(BadInput):
+                if isinstance(error, PartlyDone):
+                    self.event("partly done", shard=str(self.shard), **error.to_dict())
+                else:
+                    self.event(status, shard=str(self.shard), error=str(error) or type(error).__name__)
+            self.close()
+            return
+        self._must_own("fail")
         sentence = str(error) or type(error).__name__
         self._manifest |= {"status": status, "finished": _now(), "heartbeat": _now(), "error": sentence}
         with contextlib.suppress(BadInput):
@@ -267,6 +374,9 @@ class Run:
 
     def close(self) -> None:
         """Let go of the run as it is; without `finish` or `fail` it counts as interrupted."""
+        if self.shard is not None and self._beating is not None and self._unlock.alive:
+            with contextlib.suppress(OSError):
+                os.utime(self._beating, (0, 0))  # where there are no locks, this is what says that the shard ended
         self._unlock()
 
     # Inside
@@ -274,6 +384,27 @@ class Run:
     def _must_own(self, verb: str) -> None:
         if not self._is_owner or not self._unlock.alive:
             raise RuntimeError(f"cannot {verb} run {self.id}: only the process that owns it may, and only once")
+
+    def _beat(self) -> None:
+        """Say that this process lives: an owner in the manifest, a shard by the time of its lock file."""
+        self._last_beat = time.monotonic()
+        if self._beating is not None:
+            with contextlib.suppress(OSError):
+                os.utime(self._beating)
+        if self._is_owner:
+            self._manifest["heartbeat"] = _now()
+            self._write_manifest()
+
+    def _remove_half_written(self) -> None:
+        """Remove what killed processes left; nobody else may be writing."""
+        for left_over in self.path.rglob(".*.tmp"):
+            left_over.unlink(missing_ok=True)
+
+    def _count_sittings(self) -> None:
+        """Shards do not write the manifest: the time that they worked is in the events of those that ended."""
+        if (self.path / SHARDS).is_dir():
+            clocks = [event["seconds"] for event in read_events(self.path)[0] if event.get("kind") == "clock"]
+            self._seconds_before = max(float(self._manifest["seconds"]), sum(clocks))
 
     def _write_manifest(self) -> None:
         self._last_beat = time.monotonic()
@@ -307,10 +438,10 @@ class Run:
             if before.get(part) != now[part]
         ]
         if changed:
-            self.say(
-                "Resumed elsewhere than begun: " + "; ".join(changed) + ". Numbers may differ in the last digits.",
-                "warning",
+            begun = (
+                "Resumed elsewhere than begun" if self.shard is None else f"Shard {self.shard} differs from the first"
             )
+            self.say(f"{begun}: {'; '.join(changed)}. Numbers may differ in the last digits.", "warning")
 
     def _item_path(self, key: str) -> Path:
         return self.path / "items" / f"{_checked(key)}.json"
@@ -368,6 +499,72 @@ def read_events(path: Path, start: int = 0) -> tuple[list[dict[str, Any]], int]:
         with contextlib.suppress(ValueError):
             events.append(json.loads(line))
     return events, start + len(whole)
+
+
+def _new_manifest(path: Path, name: str, request: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "schema": SCHEMA,
+        "id": path.name,
+        "name": name,
+        "request": request,
+        "status": "running",
+        "pid": os.getpid(),
+        "started": _now(),
+        "heartbeat": _now(),
+        "finished": None,
+        "seconds": 0.0,
+        "environment": environment(),
+        "artefacts": {},
+    }
+
+
+def _must_be_unfinished(path: Path) -> dict[str, Any]:
+    manifest = read_manifest(path)
+    if manifest["status"] == "finished":
+        raise BadInput(
+            f"run {path.name} is finished",
+            wanted="an interrupted or failed run",
+            remedy=f"See it with `tremorscope show {path.name}`.",
+        )
+    return manifest
+
+
+def _joined_manifest(path: Path, name: str, request: dict[str, Any], shard: Shard) -> dict[str, Any]:
+    """The manifest of a run that this shard may join, made if there is none. Its caller holds the run's lock."""
+    others = [other for other in living_shards(path) if other.count != shard.count]
+    if others:
+        raise BadInput(
+            f"shard {shard} of run {path.name}",
+            got=f"shard {', '.join(map(str, others))} at work",
+            wanted="the same n for all shards that run at one time",
+            remedy=f"Start --shard i/{others[0].count}, or wait until those have ended.",
+        )
+    if not (path / "manifest.json").exists():
+        manifest = _new_manifest(path, name, request)
+    else:
+        manifest = read_manifest(path)
+        if manifest["status"] == "finished":
+            raise AlreadyFinished(path)
+        if manifest["status"] == "running":
+            return manifest
+        manifest |= {"status": "running", "finished": None}  # somebody resumed it alone, and did not come to the end
+        manifest.pop("error", None)
+    write_json(path / "manifest.json", manifest)
+    return manifest
+
+
+def _gate(path: Path, shard: Shard) -> int | None:
+    """The run's lock, as soon as no other shard needs it; BadInput when it is kept by somebody who is no shard."""
+    while True:
+        try:
+            return hold_lock(path, seconds=JOIN_SECONDS)
+        except BadInput:
+            if living_shards(path) in ([], [shard]):
+                raise
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:60] or "run"
 
 
 def _now() -> str:

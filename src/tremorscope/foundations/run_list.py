@@ -112,9 +112,9 @@ def read_header(path: Path) -> RunHeader:
 
 
 def _folders(root: Path) -> list[Path]:
-    """Every run directory below `root`, oldest first, damaged ones too."""
+    """Every run directory below `root`, damaged ones too: oldest first, after those whose name holds no time."""
     try:
-        entries = sorted(os.scandir(root), key=lambda entry: entry.name)
+        entries = sorted(os.scandir(root), key=lambda entry: (_ID.fullmatch(entry.name) is not None, entry.name))
     except (FileNotFoundError, NotADirectoryError):
         return []
     return [

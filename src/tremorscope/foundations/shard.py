@@ -1,7 +1,8 @@
 """Shards: several processes share the items of one run, and need to agree on nothing but the command they were given.
 
-`--shard 2/3` computes the items whose keys hash to its share. Whoever names the same work below the same folder finds
-the same run directory, so that the tasks of an array job start in any order, on any machine that sees the folder.
+`--shard 2/3` computes every third item, in the order of the hashes of their keys. Whoever names the same work below
+the same folder finds the same run directory, so that the tasks of an array job start in any order, on any machine that
+sees the folder.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -28,8 +29,8 @@ class Shard:
     """One share of `count`, counted from 1.
 
     >>> two = Shard.parse("2/3")
-    >>> str(two), [key for key in ("member-0", "member-1", "member-2", "member-3") if two.owns(key)]
-    ('2/3', ['member-2'])
+    >>> str(two), sorted(two.share(f"member-{i}" for i in range(6)))
+    ('2/3', ['member-0', 'member-2'])
     """
 
     index: int
@@ -54,14 +55,18 @@ class Shard:
     def __str__(self) -> str:
         return f"{self.index}/{self.count}"
 
-    def owns(self, key: str) -> bool:
-        """Whether the item of that key is this shard's to compute. Every key has one owner among the `count`."""
-        return self == self.owner(key)
+    def owners(self, keys: Iterable[str]) -> dict[str, Shard]:
+        """Which shard, of as many, computes the item of each key.
 
-    def owner(self, key: str) -> Shard:
-        """The shard, of as many, that computes the item of that key."""
-        share = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") % self.count
-        return Shard(index=share + 1, count=self.count)
+        Keys are dealt out in the order of their hashes, so that no share is larger than another by more than one
+        item, and the long items that often stand together are spread. The order of the keys does not matter.
+        """
+        dealt = sorted(keys, key=lambda key: hashlib.sha256(key.encode()).digest())
+        return {key: Shard(index=place % self.count + 1, count=self.count) for place, key in enumerate(dealt)}
+
+    def share(self, keys: Iterable[str]) -> set[str]:
+        """The keys that are this shard's to compute."""
+        return {key for key, owner in self.owners(keys).items() if owner == self}
 
     @staticmethod
     def _bad(got: str) -> BadInput:
@@ -75,7 +80,9 @@ class PartlyDone(Exception):
     in sections.
     """
 
-    def __init__(self, path: Path, num_items: int, missing: Mapping[str, Sequence[str]], at_work: Sequence[str]) -> None:
+    def __init__(
+        self, path: Path, num_items: int, missing: Mapping[str, Sequence[str]], at_work: Sequence[str]
+    ) -> None:
         self.path, self.num_items = path, num_items
         self.missing = {shard: list(keys) for shard, keys in missing.items()}
         self.at_work = list(at_work)
@@ -100,6 +107,10 @@ class PartlyDone(Exception):
 
 class AlreadyFinished(Exception):
     """Another shard has put the result together; it is in the run directory."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        super().__init__(f"Run {path.name} is finished.")
 
 
 def sharded_id(slug: str, request: Mapping[str, Any]) -> str:

@@ -25,6 +25,8 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from tremorscope.foundations.errors import BadInput, TremorscopeError
 from tremorscope.foundations.run import Run
+from tremorscope.foundations.run_lock import living_shards
+from tremorscope.foundations.shard import PartlyDone, Shard
 
 T = TypeVar("T")
 Outcomes = Generator[tuple[str, Any], None, None]  # a key with its value, or with the error of its item
@@ -45,6 +47,9 @@ def map_items(
     killed run goes on where it was. With `jobs` above 1, `fn` runs in that many fresh processes, and gets
     the run as a worker sees it (`Run.attach`). Values do not depend on `jobs`: one thread everywhere.
 
+    In a shard of a run (`Run.join`), only the items of its share are computed. When those of the others
+    are there as well, all are yielded, by one shard at a time; until then this ends with `PartlyDone`.
+
     Cost: starting workers takes a second or two (they import torch), so a handful of items of less than
     a tenth of a second is faster with `jobs=1`.
 
@@ -59,6 +64,8 @@ def map_items(
         BadInput: If `jobs` is below 1, `fn` or an item cannot be sent to a process, or a value is not JSON.
         TremorscopeError: If a worker died twice over one item. Errors of `fn` pass through as they are:
             items before the failed one are yielded first, and those being computed are saved.
+        PartlyDone: In a shard, when its items are done and others are missing.
+        AlreadyFinished: In a shard, when another one has saved the result meanwhile.
 
     >>> dict(map_items(lambda item, run: item**2, {"two": 2, "three": 3}))
     {'two': 4, 'three': 9}
@@ -66,6 +73,8 @@ def map_items(
     # Arguments are looked at now; the generators below would do so only when first asked for a value.
     if jobs < 1:
         raise BadInput("jobs", got=jobs, wanted="at least 1")
+    if run is not None and run.shard is not None:
+        return _in_shards(fn, items, run, run.shard, jobs, progress)
     done: dict[str, Any] = {}
     for key in items:
         value = None if run is None else run.item(key)
@@ -120,6 +129,37 @@ def _in_order(
             yield key, outcome
     finally:
         fresh.close()
+
+
+def _in_shards(
+    fn: Callable[[T, Run | None], Any],
+    items: Mapping[str, T],
+    run: Run,
+    shard: Shard,
+    jobs: int,
+    progress: str | None,
+) -> Iterator[tuple[str, Any]]:
+    """The share first; all items when nobody else's is missing.
+
+    What a study does outside of its items is done by one shard at a time: so none sees files come or go that
+    another one is still working with.
+    """
+    run.leave_merge()
+    whole = run.as_worker()  # an item that calls `map_items` itself has it all to itself
+    owners = shard.owners(items)
+    share = {key: item for key, item in items.items() if owners[key] == shard}
+    label = None if progress is None else f"{progress} (shard {shard})"
+    for _ in map_items(fn, share, run=whole, jobs=jobs, progress=label):
+        pass
+    missing: dict[str, list[str]] = {}
+    for key in items:
+        if not run.has_item(key):
+            missing.setdefault(str(owners[key]), []).append(key)
+    if missing:
+        at_work = [str(other) for other in living_shards(run.path) if other != shard]
+        raise PartlyDone(run.path, len(items), dict(sorted(missing.items())), at_work)
+    run.enter_merge()
+    yield from map_items(fn, items, run=whole, jobs=jobs)
 
 
 def _in_this_process(fn: Callable[[T, Run | None], Any], items: Mapping[str, T], run: Run | None) -> Outcomes:

@@ -19,6 +19,7 @@ from tremorscope.foundations.errors import TremorscopeError
 from tremorscope.foundations.results import Result
 from tremorscope.foundations.run import Run, read_events
 from tremorscope.foundations.run_list import runs_root
+from tremorscope.foundations.shard import AlreadyFinished, Shard
 
 REPORT = "report.html"
 
@@ -32,6 +33,7 @@ def recorded(
     *,
     out: Path | None = None,
     resume: Path | None = None,
+    shard: Shard | None = None,
 ) -> tuple[Result, Path]:
     """Compute inside a run directory, and leave there the result and its report.
 
@@ -40,16 +42,27 @@ def recorded(
     the report. What differs between two equal runs (environment, command, times, run, jobs) is put into
     `Result.provenance`; whatever `compute` put there stays.
 
-    With `resume`, that run directory is continued and `out` and `request` are not looked at.
+    With `resume`, that run directory is continued and `out` and `request` are not looked at. With `shard`,
+    the run is shared with all who give the same request and `out`: `compute` is to do its work through
+    `map_items`, which leaves it where items of others are missing. The last one gets to the result.
 
     Returns:
         The result with its provenance, and the run directory.
 
     Raises:
-        BadInput: If the directory cannot be written, or the run cannot be resumed. Errors of `compute`
-            pass through, after the run was marked failed (or interrupted).
+        BadInput: If the directory cannot be written, or the run cannot be resumed or joined. Errors of
+            `compute` pass through, after the run was marked failed (or interrupted).
+        PartlyDone: If a shard has done its part, and others have not.
     """
-    run = Run.open(resume) if resume is not None else Run.create(runs_root(out), name=name, request=request)
+    if resume is not None:
+        run = Run.open(resume)
+    elif shard is None:
+        run = Run.create(runs_root(out), name=name, request=request)
+    else:
+        try:
+            run = Run.join(runs_root(out), name=name, request=request, shard=shard)
+        except AlreadyFinished as finished:
+            return Result.load(finished.path), finished.path
     watcher = _watcher.get()
     if watcher is not None:
         watcher(run)
@@ -74,6 +87,9 @@ def recorded(
         )
         run.event("clock", seconds=clock.seconds, cpu_seconds=clock.cpu_seconds)
         run.finish(result)
+    except AlreadyFinished:
+        run.close()
+        return Result.load(run.path), run.path
     except BaseException as error:
         _note_failure(run, clock, error)
         raise
@@ -116,7 +132,7 @@ def command_line(request: Mapping[str, Any]) -> str:
     words = ["tremorscope", str(request["verb"])]
     words += [str(request[subject]) for subject in ("study", "model") if subject in request]
     for key, value in request.items():
-        if key in ("verb", "study", "model", "config") or value is None or value is False:
+        if key in ("verb", "study", "model", "config", "shard") or value is None or value is False:
             continue
         option = f"--{key.replace('_', '-')}"
         if isinstance(value, Mapping):

@@ -92,7 +92,9 @@ class Sweep:
                 gives something that is no cell, or a cell named as an axis.
         """
         items = {point_key(name, point): point for point in self.points()}
-        num_left = sum(run is None or not run.has_item(key) for key in items)
+        shard = None if run is None else run.shard
+        todo = items if shard is None else shard.share(items)
+        num_left = sum(run is None or not run.has_item(key) for key in todo)
         if bytes_per_point is not None and limit_bytes is not None:
             need = bytes_per_point * min(jobs, num_left)
             if need > limit_bytes:
