@@ -176,9 +176,10 @@ def test_worker_processes_change_no_number_and_another_seed_does(smoke, tmp_path
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 def test_the_quick_preset_on_a_calibration_seed(tmp_path):
     """The shape of the finding, on a seed whose numbers decide nothing."""
-    result, _ = execute("training-jacobian", seed=0, out=tmp_path)
+    result, _ = execute("training-jacobian", seed=0, out=tmp_path, jobs=2)
     assert {claim.row for claim in result.claims} >= {row for row in ROWS if row.startswith("J")}
     assert all(math.isfinite(number) for claim in result.claims for number in numbers(claim))
     assert result.claim("J7a").measured.low >= 0.99
