@@ -61,7 +61,7 @@ def test_estimates_that_look_alike_are_told_so(call, folder, runs):
         table = data["tables"][0] | {"name": "many", "columns": {"row": list(range(30)), "x": cells}}
         file.write_text(json.dumps(data | {"tables": [table]}))
     answer = call("compare", *runs)
-    assert answer.out.count("same to 4") == 2
+    assert answer.out.count("same to 4 digits") == 2
     assert "Equal: 2 claims, 28 estimates in tables." in answer.out
     for file, by in ((path, 0.0), (other, 5.0)):
         cells = [

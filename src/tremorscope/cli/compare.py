@@ -56,18 +56,14 @@ def print_differences(found: Differences, first: str, second: str) -> None:
             rows_of_claims.append((name, one, two, "apart" if pair.is_apart else ""))
         print_table(("claim", "A", "B", "intervals"), rows_of_claims, title="\nClaims")
     if found.estimates:
-        ordered = sorted(found.estimates, key=lambda pair: not pair.is_apart)
-        shown = [
-            (
-                f"{pair.table}\n {pair.column}",
-                pair.row,
-                *_both(pair.first, pair.second),
-                "apart" if pair.is_apart else "",
-            )
-            for pair in ordered[:_SHOWN]
-        ]
-        print_table(("table, column", "row", "A", "B", "intervals"), shown, title="\nEstimates")
-        _tell_more(len(ordered))
+        # Those whose intervals are apart come first, and are shown table by table.
+        shown = sorted(found.estimates, key=lambda pair: not pair.is_apart)[:_SHOWN]
+        for table in dict.fromkeys(pair.table for pair in shown):
+            rows_of_table = [
+                (pair.column, pair.row, *_both(pair.first, pair.second)) for pair in shown if pair.table == table
+            ]
+            print_table(("column", "row", "A", "B"), rows_of_table, title=f"\nEstimates in table {table}")
+        _tell_more(len(found.estimates))
     for line in found.unmatched[:_SHOWN]:
         out.print(line)
     _tell_more(len(found.unmatched))
@@ -93,9 +89,11 @@ def _judgement(claim: Claim | None) -> Text:
 
 
 def _both(first: Estimate, second: Estimate) -> tuple[str, str]:
+    from tremorscope.foundations.differences import apart
+
     if str(first) == str(second):
         return str(first), "same to 4 digits"
-    return str(first), str(second)
+    return str(first), f"{second}\nintervals apart" if apart(first, second) else str(second)
 
 
 def _value(value: Any) -> str:
