@@ -91,7 +91,34 @@ def test_estimates_are_matched_by_the_labels_of_their_rows(result):
 def test_rows_that_labels_do_not_tell_apart_are_matched_by_position(result):
     first = replace(result, tables=[heights(("a", interval(0, 1), 1.0), ("a", interval(1, 2), 1.0))])
     second = replace(result, tables=[heights(("a", interval(0, 1), 1.0), ("a", interval(1, 3), 1.0))])
-    assert [pair.row for pair in differences(first, second).estimates] == ["a row 2"]
+    assert [pair.row for pair in differences(first, second).estimates] == ["row 2"]
+
+
+def sweep(*rows):
+    return Table.of_rows(
+        [{"group": "real", "live": live, "lr": lr, "width": width, "x": x} for live, lr, width, x in rows],
+        name="heights",
+        title="Sweep",
+        caption="By point.",
+    )
+
+
+def test_numbers_name_rows_where_both_tables_have_them(result):
+    low, high = interval(0, 1), interval(2, 3)
+    first = replace(result, tables=[sweep((150, 0.1, 1, low), (150, 0.2, 1, low))])
+    second = replace(result, tables=[sweep((154, 0.2, 1, high), (154, 0.1, 1, low))])
+    found = differences(first, second)
+    assert [pair.row for pair in found.estimates] == ["0.2"], "neither the constants nor a count that moved"
+    assert (found.num_equal_estimates, found.unmatched) == (1, [])
+
+
+def test_a_wider_sweep_is_matched_where_it_overlaps(result):
+    low, high = interval(0, 1), interval(2, 3)
+    first = replace(result, tables=[sweep(*((150, 0.1, width, low) for width in (1, 2, 3)))])
+    second = replace(result, tables=[sweep(*((150, 0.1, width, high) for width in (2, 3, 4)))])
+    found = differences(first, second)
+    assert [pair.row for pair in found.estimates] == ["2", "3"]
+    assert found.unmatched == ["table heights, 1: first run only", "table heights, 4: second run only"]
 
 
 def test_tables_of_one_run_only_are_named(result):

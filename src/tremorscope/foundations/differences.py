@@ -99,8 +99,8 @@ class Differences:
 def differences(first: Result, second: Result) -> Differences:
     """What differs between two results, and how much is equal, bit for bit.
 
-    Claims are matched by id. Tables are matched by name, their rows by the cells that are no measurement (text,
-    whole numbers, yes and no) where those name a row, else by position.
+    Claims are matched by id. Tables are matched by name, their rows by the text in them, then by numbers that both
+    tables have (as a sweep's axes), else by position.
     """
     claims, num_equal_claims = _claims(first, second)
     estimates: list[EstimatePair] = []
@@ -187,9 +187,7 @@ def _judged(claim: Claim | None) -> dict[str, Any] | None:
 
 def _cells(first: Table, second: Table) -> tuple[list[EstimatePair], int, list[str]]:
     columns = [key for key in first.columns if key in second.columns and _has_estimates(first, key)]
-    labels = [
-        key for key in first.columns if key in second.columns and _is_label(first, key) and _is_label(second, key)
-    ]
+    labels = _labels(first, second)
     rows, others = _rows(first, labels), _rows(second, labels)
     differing, num_equal = [], 0
     for label, index in rows.items():
@@ -211,7 +209,7 @@ def _cells(first: Table, second: Table) -> tuple[list[EstimatePair], int, list[s
 def _rows(table: Table, labels: Sequence[str]) -> dict[str, int]:
     """The index of each row by its labels; by its position where labels do not tell rows apart."""
     named = [", ".join(str(table.columns[key][index]) for key in labels) for index in range(table.num_rows)]
-    twice = {name for name, count in Counter(named).items() if count > 1 or not name}
+    twice = {name for name, count in Counter(named).items() if count > 1 or not name}  # "" where nothing names rows
     return {
         (" ".join(filter(None, [name, f"row {index + 1}"])) if name in twice else name): index
         for index, name in enumerate(named)
@@ -222,5 +220,31 @@ def _has_estimates(table: Table, key: str) -> bool:
     return any(isinstance(cell, Estimate) for cell in table.columns[key])
 
 
-def _is_label(table: Table, key: str) -> bool:
-    return all(cell is None or isinstance(cell, str | bool | int) for cell in table.columns[key])
+def _labels(first: Table, second: Table) -> list[str]:
+    """The columns that name the rows of both tables: text before numbers, and no more of them than needed.
+
+    Numbers name rows where both tables hold the same ones, as a sweep's axes do; whole numbers that differ (a wider
+    sweep) only where nothing else tells rows apart.
+    """
+    shared = [key for key in first.columns if key in second.columns]
+    cells = {key: (list(first.columns[key]), list(second.columns[key])) for key in shared}
+    text = [key for key in shared if _holds(cells[key], str | bool)]
+    numbers = [key for key in shared if key not in text and _holds(cells[key], str | bool | int | float)]
+    same = [key for key in numbers if Counter(map(str, cells[key][0])) == Counter(map(str, cells[key][1]))]
+    whole = [key for key in numbers if key not in same and _holds(cells[key], str | bool | int)]
+    labels: list[str] = []
+    for more in (text, same, whole):
+        varying = [key for key in more if len({*cells[key][0], *cells[key][1]}) > 1]
+        labels = [key for key in shared if key in labels or key in varying]
+        if _tells_apart(first, labels) and _tells_apart(second, labels):
+            break
+    return labels
+
+
+def _holds(columns: tuple[list[Any], list[Any]], kind: Any) -> bool:
+    return all(cell is None or isinstance(cell, kind) for column in columns for cell in column)
+
+
+def _tells_apart(table: Table, labels: Sequence[str]) -> bool:
+    names = {tuple(str(table.columns[key][index]) for key in labels) for index in range(table.num_rows)}
+    return len(names) == table.num_rows
