@@ -69,7 +69,7 @@ def test_every_row_is_judged_beside_its_nulls(result):
         assert "64-2-10 after 25 steps" in claim.scope
         assert "2412.07003" in claim.source
     nulls = {claim.row: {null.name for null in claim.nulls} for claim in result.claims}
-    shuffled, matched = "shuffled labels", "Gaussian inputs of equal covariance, random labels"
+    shuffled, matched = "shuffled labels", "matched Gaussian inputs"
     untrained = "no network: low-variance inputs x hidden units"
     for row in ("J7a", "J7b"):
         assert nulls[row] == {shuffled, matched}

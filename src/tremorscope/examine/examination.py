@@ -22,6 +22,7 @@ from tremorscope.instruments.null import permuted_targets, untrained
 from tremorscope.instruments.operators import Hessian
 from tremorscope.instruments.recording import recorded
 from tremorscope.instruments.respond import Measure
+from tremorscope.instruments.scores import scores
 from tremorscope.instruments.task import Batch, Task
 from tremorscope.instruments.trainer import check_deterministic
 from tremorscope.methods.weights.curvature import CurvatureMeasurement, measure_curvature
@@ -233,6 +234,9 @@ def _summary(
     sentences = [
         f"{network.name}: {network.layout.size:,} weights in {num_tensors} tensor{'s' if num_tensors > 1 else ''}."
     ]
+    if network.task is not None:
+        found = scores(network)
+        sentences.append("On its task: " + ", ".join(f"{name} {value:.3g}" for name, value in found.items()) + ".")
     if curvature is not None:
         own = curvature.spectra[curvature.own].values
         trace = curvature.traces[curvature.own]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -76,7 +77,7 @@ class JacobianExamination:
             }
         null = self.measured[OWN].input_null
         if null is not None:
-            columns["no network: low-variance inputs x hidden units"] = {
+            columns["the inputs alone, no network"] = {
                 **{label: null.step(kind) for kind, label in _STEPS.items() if kind in null.divergence},
                 "drift inside the bulk": null.drift_share,
             }
@@ -148,6 +149,9 @@ def examine_jacobian(network: Network, *, seconds: float, seed: int, run: Run | 
         if run is not None:
             run.save_arrays(f"training-jacobian-{place}", one.to_arrays())
         measured[name] = one
+    if run is not None:  # all is measured: the columns were only kept against a kill
+        for place in range(1 + len(NULLS)):
+            shutil.rmtree(run.blocks(f"jacobian-{place}"), ignore_errors=True)
     holders: dict[str, list[str]] = {}
     for name, one in measured.items():
         for flag in one.flags:

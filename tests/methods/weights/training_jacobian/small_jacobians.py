@@ -59,6 +59,7 @@ def made_up(seed: int, *, k: int = 6, num_params: int = 20, num_dead: int = 2, *
         "drift": torch.rand(live, generator=stream(seed + 2), dtype=F64),
         "divergence": {kind: torch.rand(live, dtype=F64) for kind in ("training", "normal", "inverted")},
         "central": orthonormal(num_params, k, seed + 3),
+        "symmetry": torch.zeros(num_params, 0, dtype=F64),
         "regions": tuple(RegionSizes(tolerance, 5, live - 9, 4) for tolerance in TOLERANCES),
         "span_alignment": (0.9, 0.8, 0.7, float("nan")),
         "num_dead": num_dead,

@@ -23,15 +23,16 @@ from tremorscope.methods.weights.training_jacobian.figures import (
 )
 from tremorscope.methods.weights.training_jacobian.measurement import TrainingJacobianMeasurement
 from tremorscope.methods.weights.training_jacobian.regions import TOLERANCES, span_overlap
+from tremorscope.methods.weights.training_jacobian.symmetry import without
 
 REAL, SHUFFLED, MATCHED, NOISE = "real", "shuffled", "matched", "noise"
 GROUP_NAMES = {
     REAL: "real labels",
     SHUFFLED: "shuffled labels",
-    MATCHED: "Gaussian inputs of equal covariance, random labels",
+    MATCHED: "matched Gaussian inputs",
     NOISE: "white-noise inputs",
 }
-INPUT_SPAN = "no network: low-variance inputs x hidden units"
+INPUT_SPAN = "the inputs alone, no network"
 
 
 @final
@@ -104,6 +105,14 @@ class JacobianComparison:
             return (members[i].num_dead + rest * shared) / k
 
         return self._over_pairs(pair, level=level)
+
+    def overlap_without_symmetry(self, other: str, *, level: float = LEVEL) -> Estimate:
+        """The overlap with another group when the directions that no softmax can see are projected out first."""
+        kept = {
+            group: [without(member.central, member.symmetry) for member in self.groups[group]]
+            for group in (REAL, other)
+        }
+        return self._over_pairs(lambda i, j: span_overlap(kept[REAL][i], kept[other][j]), level=level)
 
     def chance(self, group: str = REAL) -> float:
         """Overlap of random subspaces of the live directions."""
@@ -178,14 +187,27 @@ class JacobianComparison:
             for name, e in shown.items()
         ]
         rows.append({"real bulk against": "another seed, dead weights left in", "overlap": self.overlap_with_dead()})
+        first = self.groups[REAL][0]
+        if first.symmetry.shape[1]:
+            left = first.central.shape[1] - first.symmetry.shape[1]
+            chance = left / (first.num_live - first.symmetry.shape[1])
+            rows += [
+                {
+                    "real bulk against": f"{name}, softmax symmetry removed",
+                    "overlap": self.overlap_without_symmetry(group),
+                    "chance": chance,
+                }
+                for group, name in ((REAL, "another seed"), (NOISE, GROUP_NAMES[NOISE]))
+                if group in self.groups
+            ]
         return Table.of_rows(
             rows,
             name="overlaps",
             title="Overlap of central directions",
             caption=f"Mean squared cosine between the {self.groups[REAL][0].central.shape[1]} most central live "
-            "directions of runs with different initialisations. The last row shows how far weights that no gradient "
-            "reaches would "
-            "lift the number by themselves.",
+            "directions of runs with different initialisations. The last rows show what two trivial causes do to it: "
+            "weights that no gradient reaches, and shifts of all logits together, which no softmax can see and which "
+            "lie at the centre of every bulk.",
         )
 
     def _region_table(self) -> Table:

@@ -15,6 +15,7 @@ from tremorscope.foundations.figures import Figure
 from tremorscope.foundations.results import Table
 from tremorscope.instruments.losses import recognise
 from tremorscope.instruments.network import Network
+from tremorscope.instruments.scores import scores
 from tremorscope.instruments.task import Batch
 from tremorscope.methods.weights.training_jacobian.dense import TrainingJacobian
 from tremorscope.methods.weights.training_jacobian.figures import member_figures
@@ -28,6 +29,7 @@ from tremorscope.methods.weights.training_jacobian.regions import (
     region_sizes,
 )
 from tremorscope.methods.weights.training_jacobian.steps import probe_batches, worst_divergence
+from tremorscope.methods.weights.training_jacobian.symmetry import output_shift_directions
 
 BULK_TOLERANCE = 1e-2
 # The published counts, as shares of the 4,618 live directions of the published network.
@@ -63,7 +65,8 @@ class TrainingJacobianMeasurement:
     All vectors run over the live directions, singular values descending. `divergence[kind][i]` is the worst
     KL over examples of that kind after a unit step along initial direction `i` from the trained weights, in
     nats; it is empty (and flagged) where outputs are no logits or inputs no real numbers. `drift[i] = |v_i .
-    (theta_T - theta_0)|`. `central` holds the most central initial directions, for overlaps with other runs.
+    (theta_T - theta_0)|`. `central` holds the most central initial directions, for overlaps with other runs;
+    `symmetry` those that no softmax can see, which lie at the centre of every bulk.
     `input_null` is None (and flagged) where there is no first linear layer.
     """
 
@@ -74,6 +77,7 @@ class TrainingJacobianMeasurement:
     central: Float[Tensor, "params k"]
     regions: tuple[RegionSizes, ...]
     span_alignment: tuple[float, ...]  # per tolerance, NaN where the bulk is empty
+    symmetry: Float[Tensor, "params s"]
     num_dead: int
     scores: Mapping[str, float]  # loss and accuracy, training and held out
     input_null: InputNull | None
@@ -140,7 +144,7 @@ class TrainingJacobianMeasurement:
         """Tensors to keep; the rest is `to_plain`."""
         arrays = {"values": self.values, "alignment": self.alignment, "drift": self.drift}
         arrays |= {f"divergence.{kind}": value for kind, value in self.divergence.items()}
-        arrays["central"] = self.central.float()
+        arrays |= {"central": self.central.float(), "symmetry": self.symmetry}
         if self.input_null is not None:
             arrays["input_null.basis"] = self.input_null.basis.float()
             arrays |= {f"input_null.{kind}": value for kind, value in self.input_null.divergence.items()}
@@ -168,6 +172,7 @@ class TrainingJacobianMeasurement:
             drift=arrays["drift"],
             divergence=_kinds(arrays, "divergence."),
             central=arrays["central"],
+            symmetry=arrays["symmetry"],
             regions=tuple(RegionSizes(*size) for size in plain["regions"]),
             span_alignment=tuple(float("nan") if value is None else value for value in plain["span_alignment"]),
             num_dead=plain["num_dead"],
@@ -230,28 +235,13 @@ def measure_training_jacobian(
         central=spectrum.initial_directions(spectrum.central(overlap_count)),
         regions=tuple(region_sizes(spectrum)),
         span_alignment=tuple(spectrum.span_alignment(spectrum.bulk(tolerance)) for tolerance in TOLERANCES),
+        symmetry=output_shift_directions(network),
         num_dead=spectrum.num_dead,
         scores=scores(trained),
         input_null=input_null,
         route=jacobian.route,
         flags=flags,
     )
-
-
-def scores(network: Network) -> dict[str, float]:
-    """Loss and, for classifiers, accuracy on training and held-out examples."""
-    task = network.required_task()
-    found = {}
-    with torch.no_grad():
-        for name, batch in (
-            ("training", task.train_batch()),
-            *((("held-out", task.test_batch()),) if task.test_targets is not None else ()),
-        ):
-            output = network.apply(network.params, batch)
-            found[f"{name} loss"] = float(network.loss(network.params, batch))
-            if task.num_classes is not None and batch.target is not None:
-                found[f"{name} accuracy"] = float((output.argmax(-1) == batch.target).double().mean())
-    return found
 
 
 def _input_null(

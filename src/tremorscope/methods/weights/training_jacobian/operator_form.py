@@ -21,12 +21,12 @@ from tremorscope.instruments.lanczos_quadrature import Density, Quadrature, lanc
 from tremorscope.instruments.network import Network
 from tremorscope.instruments.operators import LinearOperator
 from tremorscope.instruments.partial_svd import PartialSingular, block_golub_kahan
+from tremorscope.instruments.scores import scores
 from tremorscope.instruments.subspace import Subspace
 from tremorscope.instruments.tangents import TrainingMap
 from tremorscope.instruments.trainer import Training, check_deterministic
 from tremorscope.methods.weights.training_jacobian.dense import bound_recipe
 from tremorscope.methods.weights.training_jacobian.input_span import low_variance_directions
-from tremorscope.methods.weights.training_jacobian.measurement import scores
 from tremorscope.methods.weights.training_jacobian.operator_plan import OperatorPlan, plan_operator_form
 from tremorscope.methods.weights.training_jacobian.regions import TOLERANCES
 

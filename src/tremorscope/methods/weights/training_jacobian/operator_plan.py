@@ -118,8 +118,8 @@ def plan_operator_form(
         least = min(states + chunk * per_column for states, chunk in options) + stage_bytes
         raise BadInput(
             f"operator form of {size:,} weights",
-            got=f"{least / 1e6:,.0f} MB needed, {stage_bytes / 1e6:,.0f} of them for bases",
-            wanted=f"at most {limit / 1e6:,.0f} MB",
+            got=f"{least:,} bytes needed, {stage_bytes:,} of them for bases",
+            wanted=f"at most {limit:,} bytes",
             remedy="Lower k, num_probes or num_steps, or raise memory_limit.",
         )
     states, chunk = fitting[0]
