@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from tests.laws.operator_cases import CASES, ONCE, Case, Maker, dense, filled, matrix
 from tests.laws.operator_laws import LAWS, NEEDS_FRESH
+from tests.laws.training_cases import TRAINING_CASES
 from tremorscope.instruments.operators import LinearOperator
 
 
@@ -158,6 +159,10 @@ def test_the_planted_operator_is_honest_without_its_bug(law: str) -> None:
 def test_the_law_catches_its_planted_bug(law: str, bug: type[Planted]) -> None:
     with pytest.raises(AssertionError):
         LAWS[law](planted(bug))
+
+
+def test_training_is_among_the_operators() -> None:
+    assert set(TRAINING_CASES) <= set(CASES)
 
 
 def test_every_law_has_a_planted_bug() -> None:

@@ -61,7 +61,7 @@ def randomised_svd(
 
     >>> from tremorscope.instruments.operators import Dense
     >>> randomised_svd(Dense(torch.diag(torch.tensor([3.0, 2.0, 1e-3]))), 2, seed=0).values
-    tensor([3., 2.], dtype=torch.float64)
+    tensor([3.0000, 2.0000], dtype=torch.float64)
 
     Raises:
         BadInput: If `k` is outside 1..the shorter side, or a product is not finite.
@@ -121,7 +121,7 @@ def block_golub_kahan(
 
     >>> from tremorscope.instruments.operators import Dense
     >>> block_golub_kahan(Dense(torch.diag(torch.tensor([3.0, 2.0, 2.0, 1.0]))), 3, seed=0).values
-    tensor([3., 2., 2.], dtype=torch.float64)
+    tensor([3.0000, 2.0000, 2.0000], dtype=torch.float64)
 
     Raises:
         BadInput: If `k` or `block` is outside 1..the shorter side, or a product is not finite.
@@ -218,7 +218,8 @@ class _Krylov:
     @property
     def is_whole(self) -> bool:
         """Whether the bases can grow no more: then the triples are those of the operator."""
-        return self.right.shape[1] == self.right.shape[0] or self.left.shape[1] == self.left.shape[0]
+        left_is_full = self.left.shape[1] == self.left.shape[0] and self.next.shape[1] == 0
+        return self.right.shape[1] == self.right.shape[0] or left_is_full
 
     def run(self, k: int, tol: float, max_blocks: int, *, at_least: int = 1) -> bool:
         """Grow until the first `k` triples are good to `tol`; False when `max_blocks` came first."""

@@ -1,8 +1,9 @@
 """Tangents of training for any module and any pure recipe, by forward-mode differentiation of each step.
 
 Both classes keep the states of the run (or checkpoints, when they exceed `memory`) and send a block of tangents
-through step after step with `vmap` of `jvp`, so that the primal part of a step is computed once for the whole block. Cost: one forward-over-reverse
-product per tangent and step. Memory: states, plus the activations of `k` tangents.
+through step after step with `vmap` of `jvp`, so that the primal part of a step is computed once for the whole
+block. Cost: one forward-over-reverse product per tangent and step. Memory: states, plus the activations of `k`
+tangents.
 """
 
 from __future__ import annotations

@@ -23,6 +23,8 @@ from tremorscope.instruments.trainer import Training
 _CHUNK = 32  # columns that travel together where memory allows
 _COPIES = 8  # of a column, while it is pushed through a step
 _ACTIVATIONS = 6  # measured, 3.4 to 5.1: tangents of all that a step saves, forwards and backwards, with temporaries
+_PRIMAL = 2  # columns that the primal part of a step takes the room of
+_BLOCK_COPIES = 8
 _TIMED_STEPS = 2
 
 
@@ -100,8 +102,8 @@ def plan_operator_form(
     size, element = theta.numel(), theta.element_size()
     block = min(k + OVERSAMPLE, size)
     bases = {
-        # Two bases in float64, one of them twice while it grows, and the block that is being orthogonalised.
-        "triples": 8 * size * (3 * min(max_blocks * block, k + 9 * block) + 4 * block),
+        # Two bases in float64, one of them twice while it grows, and what orthogonalising a block takes.
+        "triples": 8 * size * (3 * min(max_blocks * block, k + 9 * block) + _BLOCK_COPIES * block),
         "quadrature": element * size * (num_probes * num_steps + 2 * k),
     }
     stage_bytes = max(bases.values()) + 2 * element * size * max(block, num_probes, num_directions)
@@ -113,9 +115,11 @@ def plan_operator_form(
     options = [(all_states, chunk) for chunk in (_CHUNK, 16, 8)]
     if not coefficients:
         options += [(min(roots, all_states), chunk) for chunk in (_CHUNK, 16, 8, 4, 2, 1)]
-    fitting = [(states, chunk) for states, chunk in options if states + chunk * per_column + stage_bytes <= limit]
+    fitting = [
+        (states, chunk) for states, chunk in options if states + (chunk + _PRIMAL) * per_column + stage_bytes <= limit
+    ]
     if not fitting:
-        least = min(states + chunk * per_column for states, chunk in options) + stage_bytes
+        least = min(states + (chunk + _PRIMAL) * per_column for states, chunk in options) + stage_bytes
         raise BadInput(
             f"operator form of {size:,} weights",
             got=f"{least:,} bytes needed, {stage_bytes:,} of them for bases",
@@ -137,7 +141,7 @@ def plan_operator_form(
         chunk=chunk,
         keeps_all_states=states == all_states,
         sweeps=sweeps,
-        memory={"states": states, "columns under way": chunk * per_column, "bases": stage_bytes},
+        memory={"states": states, "columns under way": (chunk + _PRIMAL) * per_column, "bases": stage_bytes},
         memory_limit=limit,
         seconds=per_product * sum(count * columns for count, columns in sweeps.values()),
     )
