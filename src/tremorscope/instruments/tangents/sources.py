@@ -71,6 +71,7 @@ class LearningRates:
         return self._weights(t + 1) - self._weights(t)
 
 
+@runtime_checkable
 class ExampleGradients(Protocol):
     """Whoever has the gradients of single examples at hand; divided by the size of the batch."""
 
