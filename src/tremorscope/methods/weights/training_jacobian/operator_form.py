@@ -54,8 +54,8 @@ class OperatorFormMeasurement:
     `regions` count singular values with intervals over probes that hold for sharp edges: where few steps cannot
     tell on which side of an edge a value lies, the interval is wide. Weights known to be dead (`num_dead`,
     `sigma = 1` exactly) are not counted. `log_determinant` is `log |det J|` in nats, values below
-    rounding taken at rounding: if `num_below_rounding` is not 0 it is an upper bound, and flagged. `density` is per
-    decade of sigma, 1 in all. `alignment[where]` is the mean of `||(J - I) v|| / ||v||` over random v there; that of
+    rounding taken at rounding: where a node of the quadrature lies there it is an upper bound, and flagged. `density`
+    is per decade of sigma, 1 in all. `alignment[where]` is the mean of `||(J - I) v|| / ||v||` over random v there; that of
     `any direction` is the null of the others.
     """
 
@@ -228,11 +228,13 @@ def measure_operator_form(
         tell("alignment")
         alignment, notes = _alignments(network, trained, chaotic, num_directions, seed, level)
     num_dead = len(trained.tangents.null_columns)
+    if not isinstance(recipe, Training):
+        notes += ("the memory plan does not count what the recipe's own step needs beside its state",)
     floor = _ROUNDING * torch.finfo(theta.dtype).eps * float(chaotic.values[0]) ** 2
     below = rules.count(-math.inf, floor)
-    if below.high >= 1:
+    if float(rules.nodes.min()) < floor:
         notes += (
-            f"about {below.value:.0f} singular values lie below the rounding of {theta.dtype} products, "
+            f"some singular values ({below}) lie below the rounding of {theta.dtype} products, "
             f"{floor**0.5:.1e}: log |det J| is an upper bound",
         )
     return OperatorFormMeasurement(
