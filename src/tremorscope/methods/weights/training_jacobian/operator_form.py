@@ -55,8 +55,8 @@ class OperatorFormMeasurement:
     tell on which side of an edge a value lies, the interval is wide. Weights known to be dead (`num_dead`,
     `sigma = 1` exactly) are not counted. `log_determinant` is `log |det J|` in nats, values below
     rounding taken at rounding: where a node of the quadrature lies there it is an upper bound, and flagged. `density`
-    is per decade of sigma, 1 in all. `alignment[where]` is the mean of `||(J - I) v|| / ||v||` over random v there; that of
-    `any direction` is the null of the others.
+    is per decade of sigma, 1 in all. `alignment[where]` is the mean of `||(J - I) v|| / ||v||` over random v there;
+    that of `any direction` is the null of the others.
     """
 
     chaotic: PartialSingular
@@ -232,11 +232,11 @@ def measure_operator_form(
         notes += ("the memory plan does not count what the recipe's own step needs beside its state",)
     floor = _ROUNDING * torch.finfo(theta.dtype).eps * float(chaotic.values[0]) ** 2
     below = rules.count(-math.inf, floor)
+    rounding = f"below the rounding of {theta.dtype} products, {floor**0.5:.1e}"
     if float(rules.nodes.min()) < floor:
-        notes += (
-            f"some singular values ({below}) lie below the rounding of {theta.dtype} products, "
-            f"{floor**0.5:.1e}: log |det J| is an upper bound",
-        )
+        notes += (f"some singular values ({below}) lie {rounding}: log |det J| is an upper bound",)
+    elif below.high >= 1:
+        notes += (f"up to {below.high:.0f} singular values may lie {rounding}: more steps would tell",)
     return OperatorFormMeasurement(
         chaotic=chaotic,
         log_determinant=rules.mean(lambda x: x.clamp(min=floor).log()).scaled(len(theta) / 2),
