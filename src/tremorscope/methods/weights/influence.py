@@ -206,7 +206,7 @@ def _correlations(pairs: numpy.ndarray) -> numpy.ndarray:
     ranks = ranks - ranks.mean(axis=-2, keepdims=True)
     products = (ranks[0] * ranks[1]).sum(-2)
     sizes = numpy.sqrt((ranks[0] ** 2).sum(-2) * (ranks[1] ** 2).sum(-2))
-    scores: numpy.ndarray = (products / sizes).mean(-1)
+    scores: numpy.ndarray = numpy.asarray((products / sizes).mean(-1))
     return scores
 
 

@@ -23,6 +23,7 @@ from tremorscope.instruments.subspace_training import train_inside
 from tremorscope.instruments.trainer import Training
 from tremorscope.methods.weights.training_jacobian.dense import bound_recipe
 from tremorscope.methods.weights.training_jacobian.regions import LiveSpectrum
+from tremorscope.methods.weights.training_jacobian.symmetry import output_shift_directions
 
 SIZES = tuple(float(size) for size in numpy.logspace(-3, 3, 30))
 SMALLEST_SPAN = 1 / 48  # of the live directions: the published experiment starts at 100 of 4,810
@@ -123,7 +124,7 @@ def measure_retraining(
     with one_thread():  # so that no bit depends on the number of cores
         nudges = retrain_from_nudges(
             network,
-            characteristic_directions(spectrum, seed=seed) if num_nudges else {},
+            characteristic_directions(spectrum, output_shift_directions(network), seed=seed) if num_nudges else {},
             sizes=[float(size) for size in numpy.logspace(-3, 3, num_nudges)],
             progress=tell,
         )
@@ -224,12 +225,18 @@ def retrain_inside(
     return {name: torch.tensor(losses, dtype=torch.float64) for name, losses in found.items()}
 
 
-def characteristic_directions(spectrum: LiveSpectrum, *, seed: int) -> dict[str, tuple[Tensor, Tensor]]:
-    """The most amplified direction, the most central one, and a random live one (the null), each with its image."""
+def characteristic_directions(
+    spectrum: LiveSpectrum, symmetry: Float[Tensor, "params s"], *, seed: int
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """The most amplified direction, the most central one, and a random live one (the null), each with its image.
+
+    The most central one is taken outside a symmetry of the loss: along such a direction every run is carried over
+    exactly, which tells of no training.
+    """
     drawn = torch.randn(len(spectrum.values), generator=generator(seed, "random nudge"), dtype=torch.float64)
     live = {
         "the most amplified direction": spectrum.right[:, 0],
-        "the centre of the bulk": spectrum.right[:, int(spectrum.central(1)[0])],
+        "the centre of the bulk": _central_outside(spectrum, symmetry[spectrum.live].double()),
         "a random direction": drawn / drawn.norm(),
     }
     found = {}
@@ -237,6 +244,17 @@ def characteristic_directions(spectrum: LiveSpectrum, *, seed: int) -> dict[str,
         image = spectrum.left @ (spectrum.values * (spectrum.right.T @ direction))
         found[name] = (spectrum.embedded(direction), spectrum.embedded(image))
     return found
+
+
+def _central_outside(spectrum: LiveSpectrum, symmetry: Tensor) -> Tensor:
+    """The most central direction that lies mostly outside a symmetry, without its part inside."""
+    for index in spectrum.central(len(spectrum.values)).tolist():
+        direction = spectrum.right[:, index]
+        outside = direction - symmetry @ (symmetry.T @ direction)
+        if float(outside.square().sum()) > 0.5:
+            unit: Tensor = outside / outside.norm()
+            return unit
+    raise BadInput("central direction", got="a symmetry that holds all of them", wanted="a direction outside it")
 
 
 def nudge_figures(runs: Sequence[NudgedRuns]) -> list[Figure]:
