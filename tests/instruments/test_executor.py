@@ -308,7 +308,14 @@ def test_ctrl_c_keeps_what_is_finished_and_what_is_in_flight(tmp_path):
     script.write_text(SCRIPT)
     command = [sys.executable, script, tmp_path / "runs"]
     # A session of its own: a terminal sends Ctrl-C to the whole group, workers too.
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # A suite started in the background ignores Ctrl-C, and children inherit that: here it must arrive.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
         path = Path(process.stdout.readline().strip())
         while len(list(path.glob("items/*.json"))) < 2:
             assert process.poll() is None
