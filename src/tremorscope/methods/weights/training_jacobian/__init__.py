@@ -22,6 +22,12 @@ from tremorscope.methods.weights.training_jacobian.measurement import (
 from tremorscope.methods.weights.training_jacobian.measurement import (
     measure_training_jacobian as measure_training_jacobian,
 )
+from tremorscope.methods.weights.training_jacobian.operator_form import (
+    OperatorFormMeasurement as OperatorFormMeasurement,
+)
+from tremorscope.methods.weights.training_jacobian.operator_form import (
+    measure_operator_form as measure_operator_form,
+)
 from tremorscope.methods.weights.training_jacobian.regions import LiveSpectrum as LiveSpectrum
 from tremorscope.methods.weights.training_jacobian.regions import live_spectrum as live_spectrum
 from tremorscope.methods.weights.training_jacobian.regions import span_overlap as span_overlap
