@@ -363,3 +363,18 @@ def test_a_matrix_that_would_not_fit_is_told_in_bytes():
 def test_no_chunk_is_smaller_than_one():
     with pytest.raises(BadInput, match="chunk: got 0; wanted at least 1"):
         training_jacobian(network(), chunk=0)
+
+
+@pytest.mark.parametrize("detached", [True, False])
+def test_a_step_that_hides_something_from_differentiation_is_doubted(detached):
+    """`0.5 theta - 0.3 tanh(theta)`; detached, the derivative misses the second half."""
+    theta = torch.linspace(-1, 1, 6, dtype=torch.float64)
+
+    def advance(state, t):
+        pull = 0.3 * state.tanh()
+        return 0.5 * state - (pull.detach() if detached else pull)
+
+    network = Network(nn.Linear(5, 1), recipe=PureRecipe(start=lambda at: at, advance=advance, num_steps=3))
+    network.initial = theta
+    doubts = [flag for flag in training_jacobian(network).flags if "finite difference of the run" in flag]
+    assert len(doubts) == detached

@@ -17,13 +17,16 @@ from tremorscope.foundations.environment import memory_bytes
 from tremorscope.foundations.errors import BadInput
 from tremorscope.foundations.files import read_json, write_json
 from tremorscope.foundations.layout import Layout
+from tremorscope.foundations.seeds import generator
 from tremorscope.instruments.executor import one_thread
 from tremorscope.instruments.network import Network
-from tremorscope.instruments.recipe import Recipe, check_recipe
+from tremorscope.instruments.recipe import Recipe, check_recipe, run_recipe
 from tremorscope.instruments.tangents import LinearStack, Route, Tangents, block_width, structure, tangents
 from tremorscope.instruments.trainer import Trainer, Training, check_deterministic
 
 Progress = Callable[[int, int], None]
+
+_MOST_DOUBT = 0.1  # of J v: what curvature along a step of eps^(1/3) may leave, and rounding
 
 
 @final
@@ -115,6 +118,8 @@ def training_jacobian(
             plan = _Plan.made(push, start, last, chunk)
             plan.keep(folder)
         matrix = _columns(push, plan, folder, progress)
+        # The structured route knows every operation; elsewhere a step may hide one from differentiation.
+        doubts = () if plan.route == "structured" else _doubts(recipe, start, matrix)
     return TrainingJacobian(
         matrix=matrix,
         first=start,
@@ -122,7 +127,7 @@ def training_jacobian(
         layout=network.layout,
         route=plan.route,
         chunk=plan.chunk,
-        flags=plan.flags,
+        flags=(*plan.flags, *doubts),
     )
 
 
@@ -207,6 +212,25 @@ def _columns(push: Tangents, plan: _Plan, folder: Path | None, progress: Progres
     if num_bad:
         raise BadInput("training Jacobian", got=f"{num_bad} entries that are not finite", wanted="finite entries")
     return matrix
+
+
+def _doubts(recipe: Recipe, start: Tensor, matrix: Tensor) -> tuple[str, ...]:
+    """A flag when the matrix and a central difference of the whole run disagree along a random direction.
+
+    A tensor that a step detaches, rounds or branches on changes the run, and differentiation does not see it.
+    """
+    drawn = torch.randn(start.shape, generator=generator(0, "difference"), dtype=torch.float64)
+    direction = (drawn / drawn.norm()).to(start)
+    size = torch.finfo(start.dtype).eps ** (1 / 3)
+    ahead, behind = (run_recipe(recipe, start + sign * size * direction).double() for sign in (1, -1))
+    difference, predicted = (ahead - behind) / (2 * size), (matrix @ direction).double()
+    gap = float((difference - predicted).norm() / torch.maximum(difference.norm(), predicted.norm()))
+    if gap <= _MOST_DOUBT:
+        return ()
+    return (
+        f"the Jacobian and a finite difference of the run are {100 * gap:.0f} % apart along a random direction: does a "
+        "step detach a tensor, round, or branch on values?",
+    )
 
 
 def _identity_columns(size: int, chosen: Tensor, like: Tensor) -> Tensor:
