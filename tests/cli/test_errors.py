@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tremorscope.examine import examination
+from tremorscope.examine import examination, large_jacobian
 from tremorscope.examine.examination import Effort
 from tremorscope.foundations.results import Result
 from tremorscope.methods.weights.training_jacobian import dense
@@ -160,14 +160,27 @@ def test_a_layer_that_the_fast_route_does_not_know_is_said_aloud(look):
     assert "! training Jacobian: generic route: layer '0' is a Unflatten" in answer.out
 
 
-def test_a_jacobian_larger_than_memory_costs_only_itself(look, monkeypatch):
+def test_a_jacobian_larger_than_memory_is_measured_by_products(look, monkeypatch):
     monkeypatch.setattr(dense, "memory_bytes", lambda: 10_000)
     answer = look("good", "--json")
     assert answer.code == 0
     result = answer.document["result"]
+    names = {table["name"] for table in result["tables"]}
+    assert {"operator_regions", "chaotic_triples", "large_training_jacobian"} <= names
+    assert "training_jacobian" not in names
+    (beside,) = [table for table in result["tables"] if table["name"] == "large_training_jacobian"]
+    assert {"this network", "twin on shuffled labels"} <= set(beside["columns"])
+    assert any("by products, no matrix" in sentence for sentence in result["summary"])
+
+
+def test_products_that_do_not_fit_either_cost_only_themselves(look, monkeypatch):
+    monkeypatch.setattr(dense, "memory_bytes", lambda: 10_000)
+    monkeypatch.setattr(large_jacobian, "MEMORY", 1000)
+    answer = look("good", "--json")
+    assert answer.code == 0
+    result = answer.document["result"]
     (flag,) = [flag for flag in result["flags"] if "bytes needed" in flag]
-    assert f"{23 * 23 * 44:,} bytes needed (23^2 entries" in flag
-    assert "Push chosen directions instead" in flag
+    assert "wanted at most 1,000 bytes" in flag
     assert {table["name"] for table in result["tables"]} == {"layers", "curvature", "sensitivity"}
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from tremorscope.examine.jacobian import JacobianExamination, examine_jacobian
+from tremorscope.examine.large_jacobian import LargeJacobianExamination
 from tremorscope.foundations.errors import BadInput, TremorscopeError, did_you_mean
 from tremorscope.foundations.figures import Figure
 from tremorscope.foundations.results import Result, Table, drawn
@@ -228,7 +229,7 @@ def _summary(
     layers: LayersMeasurement,
     curvature: CurvatureMeasurement | None,
     sensitivity: SensitivityMeasurement | None,
-    jacobian: JacobianExamination | None,
+    jacobian: JacobianExamination | LargeJacobianExamination | None,
 ) -> list[str]:
     num_tensors = len(layers.layers)
     sentences = [

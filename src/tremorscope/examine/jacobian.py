@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import final
 
+from tremorscope.examine.large_jacobian import NUM_COLUMNS, LargeJacobianExamination, examine_large_jacobian
 from tremorscope.foundations.errors import BadInput
 from tremorscope.foundations.figures import Figure
 from tremorscope.foundations.results import Table
@@ -19,6 +20,7 @@ from tremorscope.instruments.task import Task
 from tremorscope.methods.weights.training_jacobian import (
     TrainingJacobianMeasurement,
     estimated_seconds,
+    fits_in_memory,
     measure_training_jacobian,
     training_jacobian,
 )
@@ -109,23 +111,27 @@ class JacobianExamination:
         ]
 
 
-def examine_jacobian(network: Network, *, seconds: float, seed: int, run: Run | None = None) -> JacobianExamination:
-    """The training Jacobian of a network with a recipe, and of its twins.
+def examine_jacobian(
+    network: Network, *, seconds: float, seed: int, run: Run | None = None
+) -> JacobianExamination | LargeJacobianExamination:
+    """The training Jacobian of a network with a recipe, and of its twins: whole, or by products where it is large.
 
     Blocks of columns are kept in the run, so that a killed examination goes on where it was.
 
     Raises:
-        BadInput: If one Jacobian would take longer than `seconds`, by an estimate from shapes; or the recipe
-            cannot be differentiated.
+        BadInput: If either way would take longer than `seconds` for one Jacobian, by an estimate from shapes;
+            or the recipe cannot be differentiated.
     """
-    needed = estimated_seconds(network)
-    if needed > seconds:
+    needed, by_products = estimated_seconds(network), estimated_seconds(network, NUM_COLUMNS)
+    if min(needed, by_products) > seconds:
         raise BadInput(
             f"training Jacobian of {network.layout.size:,} weights",
-            got=f"about {needed:,.0f} CPU-seconds",
+            got=f"about {needed:,.0f} CPU-seconds for the matrix, {by_products:,.0f} for its main parts by products",
             wanted=f"at most {seconds:,.0f} at this preset",
-            remedy="Use a larger preset, or training_jacobian() from Python.",
+            remedy="Use a larger preset, or training_jacobian() and measure_operator_form() from Python.",
         )
+    if needed > seconds or not fits_in_memory(network):
+        return examine_large_jacobian(network, seed=seed, run=run)
     measured, flags = {}, list[str]()
     task = network.required_task()
     for place, name in enumerate((OWN, *NULLS)):

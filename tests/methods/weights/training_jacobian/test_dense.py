@@ -352,7 +352,7 @@ def test_a_matrix_that_would_not_fit_is_told_in_bytes():
     wide = recipe_of(lambda theta, t: theta, module=nn.Linear(1000, 1000))
     size = 1001 * 1000
     with pytest.raises(
-        BadInput, match=rf"{size:,} weights: got {size * size * 44:,} bytes needed .*instruments\.tangents\.tangents\("
+        BadInput, match=rf"{size:,} weights: got {size * size * 44:,} bytes needed .*measure_operator_form\(network\)"
     ):
         training_jacobian(wide)
     with pytest.raises(BadInput, match="wanted at most 1,000 bytes"):
@@ -378,3 +378,23 @@ def test_a_step_that_hides_something_from_differentiation_is_doubted(detached):
     network.initial = theta
     doubts = [flag for flag in training_jacobian(network).flags if "finite difference of the run" in flag]
     assert len(doubts) == detached
+
+
+@pytest.mark.parametrize(("kind", "is_doubted"), [("sign", True), ("clipped", False)])
+def test_steps_without_a_derivative_are_doubted_and_clipping_is_not(kind, is_doubted):
+    """The sign of a gradient has derivative 0 and still moves; a clipped one has a derivative almost everywhere."""
+    task = Task.of(
+        torch.randn(30, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64), torch.arange(30) % 3
+    )
+    bare = Network(nn.Linear(4, 3).double(), task=task)
+    gradient = torch.func.grad(lambda at: bare.loss(at, task.train_batch()))
+
+    def advance(state, t):
+        pull = gradient(state)
+        moved = pull.sign() if kind == "sign" else pull * (0.05 / pull.norm()).clamp(max=1)
+        return state - 0.1 * moved
+
+    recipe = PureRecipe(start=lambda at: at, advance=advance, num_steps=60)
+    found = training_jacobian(Network(bare.module, task=task, recipe=recipe, initial=bare.theta))
+    assert any("only the signs of gradients" in flag for flag in found.flags) == is_doubted
+    assert not any("finite difference of the run" in flag for flag in found.flags)

@@ -14,6 +14,7 @@ arXiv:2412.07003.
 from tremorscope.methods.weights.training_jacobian.dense import TrainingJacobian as TrainingJacobian
 from tremorscope.methods.weights.training_jacobian.dense import bound_recipe as bound_recipe
 from tremorscope.methods.weights.training_jacobian.dense import estimated_seconds as estimated_seconds
+from tremorscope.methods.weights.training_jacobian.dense import fits_in_memory as fits_in_memory
 from tremorscope.methods.weights.training_jacobian.dense import training_jacobian as training_jacobian
 from tremorscope.methods.weights.training_jacobian.input_span import low_variance_directions as low_variance_directions
 from tremorscope.methods.weights.training_jacobian.measurement import (

@@ -131,8 +131,8 @@ def training_jacobian(
     )
 
 
-def estimated_seconds(network: Network) -> float:
-    """CPU-seconds that the whole matrix will take, from shapes alone, within a factor of three or so.
+def estimated_seconds(network: Network, num_columns: int | None = None) -> float:
+    """CPU-seconds of pushing so many columns, all by default, from shapes alone, within a factor of three or so.
 
     Twelve operations for each weight, example, column and step, at 40 GF/s on the structured route and 5 on
     the generic one. A recipe of pure functions hides its batches; they are taken to be all examples.
@@ -145,7 +145,7 @@ def estimated_seconds(network: Network) -> float:
         batch, speed = len(recipe.indices(0)), 4e10 if isinstance(structure(recipe), LinearStack) else 5e9
     else:
         batch, speed = 1 if network.task is None else network.task.size, 5e9
-    return 12.0 * batch * size * size * recipe.num_steps / speed
+    return 12.0 * batch * size * (size if num_columns is None else num_columns) * recipe.num_steps / speed
 
 
 @final
@@ -217,20 +217,27 @@ def _columns(push: Tangents, plan: _Plan, folder: Path | None, progress: Progres
 def _doubts(recipe: Recipe, start: Tensor, matrix: Tensor) -> tuple[str, ...]:
     """A flag when the matrix and a central difference of the whole run disagree along a random direction.
 
-    A tensor that a step detaches, rounds or branches on changes the run, and differentiation does not see it.
+    A tensor that a step detaches, rounds or branches on changes the run, and differentiation does not see it. The
+    sign of a gradient is not seen by a small difference either, and leaves no trace outside the diagonal.
     """
+    flags: tuple[str, ...] = ()
+    if len(matrix) > 1 and int(matrix.count_nonzero()) == int(matrix.diagonal().count_nonzero()):
+        flags += (
+            "the Jacobian is diagonal, no weight's start tells on another weight's end: do the steps use only the "
+            "signs of gradients, or detach them?",
+        )
     drawn = torch.randn(start.shape, generator=generator(0, "difference"), dtype=torch.float64)
     direction = (drawn / drawn.norm()).to(start)
     size = torch.finfo(start.dtype).eps ** (1 / 3)
     ahead, behind = (run_recipe(recipe, start + sign * size * direction).double() for sign in (1, -1))
     difference, predicted = (ahead - behind) / (2 * size), (matrix @ direction).double()
     gap = float((difference - predicted).norm() / torch.maximum(difference.norm(), predicted.norm()))
-    if gap <= _MOST_DOUBT:
-        return ()
-    return (
-        f"the Jacobian and a finite difference of the run are {100 * gap:.0f} % apart along a random direction: does a "
-        "step detach a tensor, round, or branch on values?",
-    )
+    if gap > _MOST_DOUBT:
+        flags += (
+            f"the Jacobian and a finite difference of the run are {100 * gap:.0f} % apart along a random direction: "
+            "does a step detach a tensor, round, or branch on values?",
+        )
+    return flags
 
 
 def _identity_columns(size: int, chosen: Tensor, like: Tensor) -> Tensor:
@@ -245,14 +252,22 @@ def _fingerprint(start: Tensor, last: Tensor) -> str:
     return hashlib.sha256(both.numpy().tobytes()).hexdigest()
 
 
+def fits_in_memory(network: Network) -> bool:
+    """Whether the matrix and its decomposition fit into three quarters of the machine's memory."""
+    return _bytes_needed(network.start) <= int(0.75 * memory_bytes())
+
+
+def _bytes_needed(start: Tensor) -> int:
+    return start.numel() ** 2 * (start.element_size() + 5 * 8)
+
+
 def _check_memory(start: Tensor, limit: int) -> None:
-    size = start.numel()
-    needed = size * size * (start.element_size() + 5 * 8)
+    size, needed = start.numel(), _bytes_needed(start)
     if needed > limit:
         raise BadInput(
             f"dense training Jacobian of {size:,} weights",
             got=f"{needed:,} bytes needed ({size:,}^2 entries, and their decomposition in float64)",
             wanted=f"at most {limit:,} bytes",
-            remedy="Push chosen directions instead: tremorscope.instruments.tangents.tangents(recipe, theta)(block) "
-            "gives J @ block for any block of columns.",
+            remedy="Use measure_operator_form(network), which needs products only, or TrainingMap(network.recipe, "
+            "network.start) @ block for chosen directions.",
         )
