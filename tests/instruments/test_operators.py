@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from tests.laws.operator_cases import NETWORKS, TinyTransformer, cnn, filled, matrix, mlp, naive_hessian, recurrent
 from tremorscope.foundations.errors import BadInput, SiteNotFound
 from tremorscope.instruments.network import Network
-from tremorscope.instruments.operators import Damped, Dense, Hessian, Identity, Jacobian, columnwise, hessian
+from tremorscope.instruments.operators import Damped, Dense, Hessian, Identity, Jacobian, batch_mean, columnwise
 from tremorscope.instruments.task import Batch, Task
 
 
@@ -50,9 +50,9 @@ def test_batches_beyond_the_memory_bound_are_rebuilt(route: str, monkeypatch: py
     batches = [network.task.batch(range(0, 5)), network.task.batch(range(5, 13))]
     vectors = matrix(network.layout.size, 4, 5, torch.float64)
     whole = Hessian(network, batches, route=route) @ vectors
-    monkeypatch.setattr(hessian, "KEPT_BYTES", 1)
-    monkeypatch.setattr(hessian, "BLOCK_BYTES", 1)
-    small = Hessian(network, batches, route=route)
+    monkeypatch.setattr(batch_mean, "MAX_CHUNK", 1)
+    monkeypatch.setattr(batch_mean, "BLOCK_BYTES", 1)
+    small = Hessian(network, batches, route=route, memory=1)
     assert small.chunk == 1
     assert [batch.product is None for batch in small._batches] == [False, True]
     assert relative(small @ vectors, whole) < 1e-12

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import fnmatch
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import final
@@ -14,6 +15,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tremorscope.foundations.errors import BadInput, SiteNotFound, did_you_mean
+
+Selection = str | Sequence[str] | re.Pattern[str] | Callable[[str, Tensor], bool]
+"""How parameters are chosen: shell-style patterns, a list of names or patterns, a compiled regular expression that
+matches somewhere in the name, or a predicate on name and tensor."""
 
 
 @final
@@ -88,27 +93,55 @@ class Layout:
             for name, shape, piece in zip(self.names, self.shapes, pieces, strict=True)
         }
 
-    def select(self, pattern: str) -> tuple[str, ...]:
-        """The names that match a shell-style pattern; several patterns are separated by commas.
+    def select(self, which: Selection, tensors: Mapping[str, Tensor] | None = None) -> tuple[str, ...]:
+        """The names that are chosen, in the layout's order.
+
+        Args:
+            which: A shell-style pattern, or several separated by commas; a list of names or patterns; a
+                compiled regular expression, searched for in each name; or a predicate `(name, tensor) -> bool`.
+            tensors: What a predicate is shown. None: tensors without entries that know their shape.
+
+        >>> layout = Layout.of({"weight": torch.zeros(2, 3), "bias": torch.zeros(2)})
+        >>> layout.select("w*"), layout.select(re.compile("as$")), layout.select(lambda name, p: p.ndim == 2)
+        (('weight',), ('bias',), ('weight',))
 
         Raises:
-            SiteNotFound: If a pattern matches no name.
+            SiteNotFound: If a pattern, the expression or the predicate chooses nothing.
         """
+        if isinstance(which, re.Pattern):
+            return self._chosen_by(
+                lambda name: which.search(name) is not None,
+                f"matches the regular expression {which.pattern!r}",
+                did_you_mean(which.pattern, self.names),
+            )
+        if callable(which):
+            known = tensors or {
+                name: torch.empty(shape, device="meta") for name, shape in zip(self.names, self.shapes, strict=True)
+            }
+            return self._chosen_by(lambda name: bool(which(name, known[name])), "satisfies the predicate", None)
+        parts = [part.strip() for part in which.split(",")] if isinstance(which, str) else list(which)
+        if not parts:
+            raise SiteNotFound("no parameter is chosen", got="an empty list", wanted=_listing(self.names))
         chosen: set[str] = set()
-        for part in pattern.split(","):
-            found = fnmatch.filter(self.names, part.strip())
+        for part in parts:
+            # A name is itself even where it would read as a pattern.
+            found = [part] if part in self.names else fnmatch.filter(self.names, part)
             if not found:
                 raise SiteNotFound(
-                    f"no parameter matches {part.strip()!r}",
-                    wanted=_listing(self.names),
-                    remedy=did_you_mean(part.strip(), self.names),
+                    f"no parameter matches {part!r}", wanted=_listing(self.names), remedy=did_you_mean(part, self.names)
                 )
             chosen.update(found)
         return tuple(name for name in self.names if name in chosen)
 
-    def indices(self, pattern: str) -> Int[Tensor, " chosen"]:
-        """Positions in the flat vector of every parameter that matches `pattern`."""
-        spans = (self.slice(name) for name in self.select(pattern))
+    def _chosen_by(self, test: Callable[[str], bool], what: str, remedy: str | None) -> tuple[str, ...]:
+        chosen = tuple(name for name in self.names if test(name))
+        if not chosen:
+            raise SiteNotFound(f"no parameter {what}", wanted=_listing(self.names), remedy=remedy)
+        return chosen
+
+    def indices(self, which: Selection) -> Int[Tensor, " chosen"]:
+        """Positions in the flat vector of every parameter that `select` chooses."""
+        spans = (self.slice(name) for name in self.select(which))
         return torch.cat([torch.arange(span.start, span.stop) for span in spans])
 
 

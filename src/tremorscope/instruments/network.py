@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from tremorscope.foundations.errors import BadInput
-from tremorscope.foundations.layout import Layout
-from tremorscope.instruments.losses import differentiable
+from tremorscope.foundations.layout import Layout, Selection
+from tremorscope.instruments.losses import Loss, differentiable
 from tremorscope.instruments.task import Batch, Task
 
 if TYPE_CHECKING:
@@ -137,14 +137,35 @@ class Network:
         Raises:
             BadInput: If there is no task, or its loss does not give a scalar.
         """
-        if self.task is None or batch.target is None:
-            raise BadInput(
-                f"loss of {self.name!r}", got="no task", wanted="data with targets", remedy="Pass task=Task.of(x, y)."
-            )
-        value = differentiable(self.task.loss)(self.apply(params, batch, training=training), batch.target)
+        self._required_loss(batch)  # before the forward pass, which may be long
+        return self.output_loss(self.apply(params, batch, training=training), batch)
+
+    def output_loss(self, output: Tensor, batch: Batch) -> Float[Tensor, ""]:
+        """The task's loss as a function of the output alone.
+
+        Raises:
+            BadInput: If there is no task, or its loss does not give a scalar.
+        """
+        loss, target = self._required_loss(batch)
+        value = differentiable(loss)(output, target)
         if value.ndim != 0:
             raise BadInput("value of the loss", got=f"shape {tuple(value.shape)}", wanted="a scalar")
         return value
+
+    def select(self, parameters: Selection) -> tuple[str, ...]:
+        """Names of the chosen parameters; a predicate sees each with `requires_grad` as in the user's module.
+
+        >>> module = nn.Linear(3, 2)
+        >>> _ = module.bias.requires_grad_(False)
+        >>> Network(module).select(lambda name, parameter: parameter.requires_grad)
+        ('weight',)
+
+        Raises:
+            SiteNotFound: If nothing is chosen.
+        """
+        trained = {name for name, parameter in self.module.named_parameters() if parameter.requires_grad}
+        shown = {name: value.detach().requires_grad_(name in trained) for name, value in self.params.items()}
+        return self.layout.select(parameters, shown)
 
     def at(self, theta: Float[Tensor, " params"], *, name: str | None = None) -> Network:
         """The same network with other weights."""
@@ -189,6 +210,13 @@ class Network:
     def sites(self) -> list[str]:
         """Addresses that can be disturbed."""
         return [*(f"weights:{name}" for name in self.layout.names), "weights:*", "input", "train.init"]
+
+    def _required_loss(self, batch: Batch) -> tuple[Loss, Tensor]:
+        if self.task is None or batch.target is None:
+            raise BadInput(
+                f"loss of {self.name!r}", got="no task", wanted="data with targets", remedy="Pass task=Task.of(x, y)."
+            )
+        return self.task.loss, batch.target
 
     def _view(self, params: dict[str, Tensor], name: str) -> Network:
         view = object.__new__(Network)

@@ -6,6 +6,8 @@ from tremorscope.instruments.operators.composed import Restricted as Restricted
 from tremorscope.instruments.operators.composed import Scaled as Scaled
 from tremorscope.instruments.operators.composed import Sum as Sum
 from tremorscope.instruments.operators.composed import Transposed as Transposed
+from tremorscope.instruments.operators.gauss_newton import GaussNewton as GaussNewton
+from tremorscope.instruments.operators.gauss_newton import residual_curvature as residual_curvature
 from tremorscope.instruments.operators.hessian import Hessian as Hessian
 from tremorscope.instruments.operators.jacobian import Jacobian as Jacobian
 from tremorscope.instruments.operators.operator import Dense as Dense

@@ -17,6 +17,7 @@ from tremorscope.instruments.operators.operator import columnwise
 
 Route = Literal["linearize", "double_backward", "finite_difference"]
 ScalarFunction = Callable[[Tensor], Tensor]
+VectorFunction = Callable[[Tensor], Tensor]
 BlockProduct = Callable[[Tensor], Tensor]
 """Takes `[n, k]`, gives `[n, k]`."""
 
@@ -25,10 +26,11 @@ BlockProduct = Callable[[Tensor], Tensor]
 def exact_derivatives(device: torch.device) -> Iterator[None]:
     """Conditions under which every module has as many derivatives as it can, and no trace is left behind.
 
-    Fused attention has no second derivative; its plain form has. The random state is put back, should
-    the forward pass draw from it.
+    Fused attention and the fused transformer layer have no second derivative; their plain forms have. The
+    random state is put back, should the forward pass draw from it.
     """
     with (
+        _plain_transformer_layers(),
         torch.enable_grad(),
         torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
         sdpa_kernel(SDPBackend.MATH),
@@ -40,10 +42,23 @@ def exact_derivatives(device: torch.device) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _plain_transformer_layers() -> Iterator[None]:
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
 def gradient_at(loss: ScalarFunction, theta: Float[Tensor, " params"]) -> Float[Tensor, " params"]:
     """Gradient by an ordinary backward pass: the least that a module must support."""
     point = theta.detach().clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(loss(point), point, materialize_grads=True)
+    value = loss(point)
+    if not value.requires_grad:  # these parameters are not used
+        return torch.zeros_like(theta)
+    (gradient,) = torch.autograd.grad(value, point, materialize_grads=True)
     return gradient.detach()
 
 
@@ -74,20 +89,28 @@ def forward_over_reverse(loss: ScalarFunction, theta: Float[Tensor, " params"]) 
 def double_backward(loss: ScalarFunction, theta: Float[Tensor, " params"]) -> BlockProduct:
     """Reverse over reverse, with the graph of the gradient kept."""
     point = theta.detach().clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(loss(point), point, create_graph=True, materialize_grads=True)
-    if not gradient.requires_grad:  # a loss that is linear in these parameters
+    value = loss(point)
+    if not value.requires_grad:  # these parameters are not used
         return torch.zeros_like
+    (gradient,) = torch.autograd.grad(value, point, create_graph=True, materialize_grads=True)
+    return pulled_back(gradient, point)
 
-    def products(vectors: Tensor, *, together: bool) -> Tensor:
+
+def pulled_back(value: Float[Tensor, " rows"], point: Float[Tensor, " columns"]) -> BlockProduct:
+    """`J^T U` of `value` with respect to `point`, from the graph between them, which is kept."""
+    if not value.requires_grad:  # constant in these parameters
+        return lambda cotangents: torch.zeros(len(point), cotangents.shape[1]).to(point)
+
+    def products(cotangents: Tensor, *, together: bool) -> Tensor:
         (result,) = torch.autograd.grad(
-            gradient, point, vectors, retain_graph=True, materialize_grads=True, is_grads_batched=together
+            value, point, cotangents, retain_graph=True, materialize_grads=True, is_grads_batched=together
         )
         return result.detach()
 
-    def block(vectors: Tensor) -> Tensor:
-        if vectors.shape[1] > 1:
-            return products(vectors.T.contiguous(), together=True).T
-        return products(vectors[:, 0], together=False)[:, None]
+    def block(cotangents: Tensor) -> Tensor:
+        if cotangents.shape[1] > 1:
+            return products(cotangents.T.contiguous(), together=True).T
+        return products(cotangents[:, 0], together=False)[:, None]
 
     return block
 
@@ -127,8 +150,18 @@ def batched(one: Callable[[Tensor], Tensor]) -> BlockProduct:
     return block
 
 
-def saved_bytes(loss: ScalarFunction, theta: Float[Tensor, " params"]) -> int:
+def saved_bytes(function: VectorFunction, theta: Float[Tensor, " params"]) -> int:
     """Bytes that one forward pass keeps for its backward: the unit in which blocks and batches are budgeted."""
+    return _counted(function, theta)[1]
+
+
+def value_and_saved_bytes(loss: ScalarFunction, theta: Float[Tensor, " params"]) -> tuple[float, int]:
+    """The loss, and the bytes that its forward pass keeps for its backward."""
+    value, saved = _counted(loss, theta)
+    return float(value), saved
+
+
+def _counted(function: VectorFunction, theta: Tensor) -> tuple[Tensor, int]:
     seen: dict[int, int] = {}
 
     def note(tensor: Tensor) -> Tensor:
@@ -137,6 +170,5 @@ def saved_bytes(loss: ScalarFunction, theta: Float[Tensor, " params"]) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        value = loss(theta.detach().clone().requires_grad_())
-        value.detach()
-    return sum(seen.values())
+        value = function(theta.detach().clone().requires_grad_()).detach()
+    return value, sum(seen.values())

@@ -1,0 +1,102 @@
+"""Ways to carry tangents forward through one function at one point, and to multiply by its Gauss-Newton matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.func import functionalize, jvp, linearize
+
+from tremorscope.instruments.operators.operator import columnwise
+from tremorscope.instruments.operators.second_order import (
+    BUILDERS,
+    BlockProduct,
+    Route,
+    ScalarFunction,
+    VectorFunction,
+    batched,
+    forward_over_reverse,
+    pulled_back,
+)
+
+
+def linearised_tangents(function: VectorFunction, at: Float[Tensor, " columns"]) -> BlockProduct:
+    """`J V`, traced once and replayed."""
+    # Without functionalize a replayed trace writes into its own constants where the module works in place.
+    _, product = linearize(functionalize(function), at)
+
+    def one(vector: Tensor) -> Tensor:
+        result: Tensor = product(vector)
+        return result
+
+    return batched(one)
+
+
+def forward_tangents(function: VectorFunction, at: Float[Tensor, " columns"]) -> BlockProduct:
+    """`J V` by forward mode, with nothing kept between products."""
+
+    def one(vector: Tensor) -> Tensor:
+        result: Tensor = jvp(function, (at,), (vector,))[1]
+        return result
+
+    return batched(one)
+
+
+def transposed_twice(value: Float[Tensor, " rows"], point: Float[Tensor, " columns"]) -> BlockProduct:
+    """`J V` where there are no forward rules: `u -> J^T u` is linear, and its own transpose is `J`."""
+    if not value.requires_grad:
+        return lambda tangents: torch.zeros(len(value), tangents.shape[1]).to(value)
+    cotangent = torch.zeros_like(value, requires_grad=True)
+    (pulled,) = torch.autograd.grad(value, point, cotangent, create_graph=True, materialize_grads=True)
+    return pulled_back(pulled, cotangent)
+
+
+def central_tangents(function: VectorFunction, at: Float[Tensor, " columns"]) -> BlockProduct:
+    """`J V` from two values per vector; not exact."""
+    # The step that balances truncation against rounding of a central difference.
+    step = torch.finfo(at.dtype).eps ** (1 / 3) * max(float(at.norm()), 1.0)
+
+    def one(vector: Tensor) -> Tensor:
+        norm = float(vector.norm())
+        shift = vector * (step / norm) if norm else vector
+        with torch.no_grad():
+            return (function(at + shift) - function(at - shift)).mul_(norm / (2 * step))
+
+    return lambda vectors: columnwise(one, vectors)
+
+
+def gauss_newton_product(
+    outputs: Callable[[Tensor], Tensor],
+    output_loss: ScalarFunction,
+    theta: Float[Tensor, " params"],
+    route: Route,
+    *,
+    once: bool,
+) -> BlockProduct:
+    """`J^T (d^2 loss / d output^2) J V`: tangents forward, curvature of the loss, one backward pass.
+
+    With `once` nothing is traced that would not be used again.
+    """
+
+    def flat(at: Tensor) -> Tensor:
+        return outputs(at).reshape(-1)
+
+    point = theta.detach().clone().requires_grad_()
+    output = outputs(point)
+    shape, value = output.shape, output.reshape(-1)
+
+    def loss(at: Tensor) -> Tensor:
+        return output_loss(at.reshape(shape))
+
+    middle = forward_over_reverse if once and route == "linearize" else BUILDERS[route]
+    curvature = middle(loss, value.detach())
+    backward = pulled_back(value, point)
+    if route == "double_backward":
+        forward = transposed_twice(value, point)
+    elif route == "finite_difference":
+        forward = central_tangents(flat, theta)
+    else:
+        forward = (forward_tangents if once else linearised_tangents)(flat, theta)
+    return lambda vectors: backward(curvature(forward(vectors).detach()).detach())

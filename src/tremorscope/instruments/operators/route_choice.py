@@ -1,0 +1,165 @@
+"""The first way of multiplying that works here and that another way confirms."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from tremorscope.foundations.errors import BadInput, TremorscopeError
+from tremorscope.foundations.seeds import generator
+from tremorscope.instruments.operators.second_order import BUILDERS, BlockProduct, Route
+
+ORDER: tuple[Route, ...] = ("linearize", "double_backward", "finite_difference")
+_TIMED_SECONDS = 0.025
+"""For each of the two routes that `tune` compares."""
+
+Build = Callable[[Route], BlockProduct]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """A route, its product, and why no earlier one."""
+
+    route: Route
+    product: BlockProduct
+    one_at_a_time: bool
+    flags: tuple[str, ...]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """One product in several ways: `build` for many uses, `rebuild` for one.
+
+    `slope` is the norm of the gradient: rounding in a product is relative to it where the curvature is all
+    but zero.
+    """
+
+    what: str
+    build: Build
+    rebuild: Build
+    theta: Tensor
+    slope: float
+
+
+def choose(asked: str, candidate: Candidate) -> Choice:
+    """The route asked for; for `"auto"` the first that works; for `"tune"` the faster of the exact ones.
+
+    Raises:
+        BadInput: If no route works, or the one that was asked for does not.
+    """
+    if asked != "tune":
+        return _first_that_works(ORDER if asked == "auto" else (_known(asked),), candidate, fall_back=asked == "auto")
+    first = _first_that_works(ORDER, candidate, fall_back=True)
+    if first.route != "linearize":
+        return first
+    try:
+        second = _first_that_works(("double_backward",), candidate, fall_back=False)
+    except BadInput:
+        return first
+    seconds = [_seconds(choice.product, candidate.theta) for choice in (first, second)]
+    best = first if seconds[0] <= seconds[1] else second
+    timed = f"{best.route} chosen by timing: linearize {seconds[0]:.2g} s, double_backward {seconds[1]:.2g} s a product"
+    return Choice(route=best.route, product=best.product, one_at_a_time=best.one_at_a_time, flags=(*best.flags, timed))
+
+
+def check_route(asked: str) -> None:
+    """Raises BadInput for a route that is not there."""
+    if asked not in ("auto", "tune"):
+        _known(asked)
+
+
+def _known(asked: str) -> Route:
+    for route in BUILDERS:
+        if route == asked:
+            return route
+    raise BadInput("route", got=asked, wanted=f"auto, tune or one of {', '.join(BUILDERS)}")
+
+
+def _seconds(product: BlockProduct, theta: Tensor) -> float:
+    """The best time of one product, within a fixed time."""
+    vector = (theta / theta.norm().clamp_min(torch.finfo(theta.dtype).tiny))[:, None]
+    best, start = float("inf"), time.perf_counter()
+    while True:
+        before = time.perf_counter()
+        float(product(vector)[0, 0])  # waits for an accelerator too
+        now = time.perf_counter()
+        best = min(best, now - before)
+        if now - start > _TIMED_SECONDS:
+            return best
+
+
+def _first_that_works(routes: tuple[Route, ...], candidate: Candidate, *, fall_back: bool) -> Choice:
+    flags: tuple[str, ...] = ()
+    for route in routes:
+        try:
+            product, one_at_a_time = _checked(route, candidate, suspicious=bool(flags))
+        except TremorscopeError:
+            raise
+        except Exception as error:  # torch raises many kinds for "no such derivative"
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+            if route == routes[-1]:
+                raise BadInput(
+                    f"{candidate.what} by {route}",
+                    got=reason,
+                    wanted="a loss that can be differentiated this way",
+                    remedy=None if fall_back else "Use route='auto'.",
+                ) from error
+            flags += (f"{route} does not work here: {reason}",)
+            continue
+        if one_at_a_time:
+            flags += (f"{route} cannot be vmapped here: one vector at a time",)
+        if route == "finite_difference":
+            flags += ("finite differences: products are not exact",)
+        return Choice(route=route, product=product, one_at_a_time=one_at_a_time, flags=flags)
+    raise AssertionError("the last route either works or raises")
+
+
+class _Mismatch(RuntimeError):
+    """A product that another way of computing it does not confirm."""
+
+
+def _checked(route: Route, candidate: Candidate, *, suspicious: bool) -> tuple[BlockProduct, bool]:
+    """Build one route and hold its products against a second opinion, on two fixed random vectors."""
+    theta, slope = candidate.theta, candidate.slope
+    product = candidate.build(route)
+    probes = torch.randn(theta.numel(), 2, generator=generator(0, "hessian check"), dtype=torch.float64)
+    probes = (probes / probes.norm(dim=0)).to(theta)
+    first, second = product(probes[:, :1]), product(probes[:, 1:])
+    if not (first.isfinite().all() and second.isfinite().all()):
+        raise BadInput(
+            f"product with the {candidate.what}",
+            got="entries that are not finite",
+            wanted="a loss that is twice differentiable at these weights",
+        )
+    eps = torch.finfo(theta.dtype).eps
+    if not torch.equal(product(probes[:, :1]), first):
+        raise _Mismatch("the same product twice gave two results")
+    if route == "linearize":
+        untraced = candidate.rebuild(route)(probes[:, :1])
+        _agree(first, untraced, eps**0.5, 10 * eps * slope, "an untraced product")
+    elif route == "double_backward" and suspicious:
+        # An operation without forward rule may be a custom function whose backward hides from autograd; it
+        # then gives a wrong second derivative and no error. Differences are coarse, but not that coarse.
+        coarse = 0.1 if theta.dtype == torch.float64 else 0.3
+        differences = candidate.build("finite_difference")(probes[:, :1])
+        _agree(first, differences, coarse, 10 * eps ** (2 / 3) * slope, "central differences")
+    if route == "finite_difference":
+        return product, False
+    try:
+        _agree(product(probes), torch.cat([first, second], dim=1), eps**0.5, 10 * eps * slope, "single products")
+    except Exception:  # no batching rule: a matter of speed only
+        return product, True
+    return product, False
+
+
+def _agree(got: Tensor, wanted: Tensor, tolerance: float, floor: float, other: str) -> None:
+    gap, scale = float((got - wanted).norm()), float(wanted.norm())
+    if gap > tolerance * scale + floor:
+        raise _Mismatch(f"its product differs from {other} by {gap:.2g} of {scale:.2g}")
