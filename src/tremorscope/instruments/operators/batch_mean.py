@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, final
+from typing import final
 
 import torch
 from jaxtyping import Float
@@ -14,13 +14,12 @@ from tremorscope.foundations.errors import BadInput
 from tremorscope.foundations.layout import Layout
 from tremorscope.instruments.operators.mean_loss import BatchLoss, MeanLoss, kept
 from tremorscope.instruments.operators.operator import LinearOperator
-from tremorscope.instruments.operators.route_choice import Candidate, check_route, choose
+from tremorscope.instruments.operators.route_choice import AskedRoute, Candidate, choose
 from tremorscope.instruments.operators.second_order import BlockProduct, Route, exact_derivatives, gradient_at
 
 MEMORY = 2**30  # bytes of linearised batches that are kept between products
 BLOCK_BYTES = 64 * 2**20  # activations of one block: larger ones leave the cache and gain nothing
 MAX_CHUNK = 64
-AskedRoute = Literal["auto", "tune", "linearize", "double_backward", "finite_difference"]
 # A kept batch holds activations, their tangent coefficients and both backward passes: about four times.
 _PER_SAVED_BYTE = 4
 
@@ -35,9 +34,13 @@ class BatchMean(LinearOperator):
     """
 
     layout: Layout
+    """How the entries of vectors lie as named parameters."""
     flags: tuple[str, ...]
+    """What was tried and does not work here, and what is not exact."""
     route: Route
+    """How products are made."""
     chunk: int
+    """Columns multiplied together."""
 
     def __init__(
         self, mean: MeanLoss, build: Build, *, what: str, route: AskedRoute, chunk: int | None, memory: int
@@ -112,6 +115,12 @@ class BatchMean(LinearOperator):
         """`A^T U`, which is `A U`."""
         return self.forward_block(vectors)
 
+    @final
+    @property
+    def kept_bytes(self) -> int:
+        """Estimate for the linearised batches that are kept; the others are differentiated anew each time."""
+        return self._kept_bytes
+
     def _built(self, loss: BatchLoss, *, once: bool = False) -> BlockProduct:
         return self._build(loss, self._theta, self.route, once)
 
@@ -121,13 +130,3 @@ class BatchMean(LinearOperator):
 class _Kept:
     loss: BatchLoss
     product: BlockProduct | None
-
-
-def checked_route(route: AskedRoute) -> AskedRoute:
-    """The route, before anything is computed.
-
-    Raises:
-        BadInput: If it is not there.
-    """
-    check_route(route)
-    return route

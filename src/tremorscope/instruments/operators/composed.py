@@ -30,6 +30,12 @@ class _Composed(LinearOperator):
         return self.parts[0].device
 
     @final
+    @property
+    def kept_bytes(self) -> int:
+        """Those of the parts."""
+        return sum(part.kept_bytes for part in {id(part): part for part in self.parts}.values())
+
+    @final
     def _same_place(self, what: str) -> None:
         first = self.parts[0]
         for other in self.parts[1:]:

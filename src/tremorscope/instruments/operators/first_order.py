@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
+from typing import final
 
 import torch
 from jaxtyping import Float
@@ -67,36 +68,43 @@ def central_tangents(function: VectorFunction, at: Float[Tensor, " columns"]) ->
     return lambda vectors: columnwise(one, vectors)
 
 
+@final
+@dataclass(frozen=True)
+class TangentPair:
+    """`J V` and `J^T U` of one function at one point, and its value there."""
+
+    forward: BlockProduct
+    backward: BlockProduct
+    value: Tensor
+
+
+def tangent_pair(outputs: VectorFunction, at: Float[Tensor, " columns"], route: Route, *, once: bool) -> TangentPair:
+    """Both products of the flattened outputs. With `once` nothing is traced that would not be used again."""
+
+    def flat(point: Tensor) -> Tensor:
+        return outputs(point).reshape(-1)
+
+    point = at.detach().clone().requires_grad_()
+    value = outputs(point)
+    row = value.reshape(-1)
+    if route == "double_backward":
+        forward = transposed_twice(row, point)
+    elif route == "finite_difference":
+        forward = central_tangents(flat, at)
+    else:
+        forward = (forward_tangents if once else linearised_tangents)(flat, at)
+    return TangentPair(forward, pulled_back(row, point), value.detach())
+
+
 def gauss_newton_product(
-    outputs: Callable[[Tensor], Tensor],
-    output_loss: ScalarFunction,
-    theta: Float[Tensor, " params"],
-    route: Route,
-    *,
-    once: bool,
+    outputs: VectorFunction, output_loss: ScalarFunction, theta: Float[Tensor, " params"], route: Route, *, once: bool
 ) -> BlockProduct:
-    """`J^T (d^2 loss / d output^2) J V`: tangents forward, curvature of the loss, one backward pass.
+    """`J^T (d^2 loss / d output^2) J V`: tangents forward, curvature of the loss, one backward pass."""
+    pair = tangent_pair(outputs, theta, route, once=once)
 
-    With `once` nothing is traced that would not be used again.
-    """
-
-    def flat(at: Tensor) -> Tensor:
-        return outputs(at).reshape(-1)
-
-    point = theta.detach().clone().requires_grad_()
-    output = outputs(point)
-    shape, value = output.shape, output.reshape(-1)
-
-    def loss(at: Tensor) -> Tensor:
-        return output_loss(at.reshape(shape))
+    def loss(row: Tensor) -> Tensor:
+        return output_loss(row.reshape(pair.value.shape))
 
     middle = forward_over_reverse if once and route == "linearize" else BUILDERS[route]
-    curvature = middle(loss, value.detach())
-    backward = pulled_back(value, point)
-    if route == "double_backward":
-        forward = transposed_twice(value, point)
-    elif route == "finite_difference":
-        forward = central_tangents(flat, theta)
-    else:
-        forward = (forward_tangents if once else linearised_tangents)(flat, theta)
-    return lambda vectors: backward(curvature(forward(vectors).detach()).detach())
+    curvature = middle(loss, pair.value.reshape(-1))
+    return lambda vectors: pair.backward(curvature(pair.forward(vectors).detach()).detach())

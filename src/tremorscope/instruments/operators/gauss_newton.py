@@ -9,12 +9,13 @@ from torch import Tensor
 
 from tremorscope.foundations.layout import Selection
 from tremorscope.instruments.network import Network
-from tremorscope.instruments.operators.batch_mean import MEMORY, AskedRoute, BatchMean
+from tremorscope.instruments.operators.batch_mean import MEMORY, BatchMean
 from tremorscope.instruments.operators.batches import Data, as_batches
 from tremorscope.instruments.operators.composed import Sum
 from tremorscope.instruments.operators.first_order import gauss_newton_product
 from tremorscope.instruments.operators.hessian import Hessian
 from tremorscope.instruments.operators.mean_loss import BatchLoss, MeanLoss
+from tremorscope.instruments.operators.route_choice import AskedRoute
 from tremorscope.instruments.operators.second_order import BlockProduct, Route, ScalarFunction
 
 _WHAT = "Gauss-Newton matrix"

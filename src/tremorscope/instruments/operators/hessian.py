@@ -9,9 +9,10 @@ from torch import Tensor
 
 from tremorscope.foundations.layout import Selection
 from tremorscope.instruments.network import Network
-from tremorscope.instruments.operators.batch_mean import MEMORY, AskedRoute, BatchMean
+from tremorscope.instruments.operators.batch_mean import MEMORY, BatchMean
 from tremorscope.instruments.operators.batches import Data
 from tremorscope.instruments.operators.mean_loss import BatchLoss, MeanLoss
+from tremorscope.instruments.operators.route_choice import AskedRoute
 from tremorscope.instruments.operators.second_order import BUILDERS, BlockProduct, Route, forward_over_reverse
 
 _WHAT = "Hessian"

@@ -51,6 +51,7 @@ class MeanLoss:
     name: str
     layout: Layout
     theta: Float[Tensor, " params"]
+    fixed: Mapping[str, Tensor]
     batches: tuple[BatchLoss, ...]
 
     @classmethod
@@ -62,7 +63,7 @@ class MeanLoss:
                 chosen parameters are not of one floating-point type.
             SiteNotFound: If no parameter is chosen.
         """
-        layout, theta, fixed = _split(network.params, network.select(parameters), what)
+        layout, theta, fixed = moving_part(network.params, network.select(parameters), what)
         batches = as_batches(data, what=what, dtype=network.dtype, device=network.device)
 
         def outputs(batch: Batch, at: Tensor) -> Tensor:
@@ -74,7 +75,9 @@ class MeanLoss:
         parts: list[_Part] = [
             (partial(outputs, b), partial(output_loss, b), num_examples(b, what=what), b) for b in batches
         ]
-        return cls(name=network.name, layout=layout, theta=theta, batches=_checked(parts, theta, network.name))
+        return cls(
+            name=network.name, layout=layout, theta=theta, fixed=fixed, batches=_checked(parts, theta, network.name)
+        )
 
     @classmethod
     def of_functions(
@@ -100,7 +103,7 @@ class MeanLoss:
         else:
             named = {name: value.detach() for name, value in theta.items()}
         shown = named if isinstance(theta, Tensor) else theta  # a predicate may ask for requires_grad
-        layout, flat, fixed = _split(named, Layout.of(named).select(parameters, shown), what)
+        layout, flat, fixed = moving_part(named, Layout.of(named).select(parameters, shown), what)
 
         def of_flat(at: Tensor) -> Tensor:
             return outputs(at if isinstance(theta, Tensor) else {**fixed, **layout.unflatten(at)})
@@ -112,7 +115,13 @@ class MeanLoss:
             return value
 
         name = getattr(outputs, "__name__", type(outputs).__name__)
-        return cls(name=name, layout=layout, theta=flat, batches=_checked([(of_flat, scalar, 1, None)], flat, name))
+        return cls(
+            name=name,
+            layout=layout,
+            theta=flat,
+            fixed=fixed,
+            batches=_checked([(of_flat, scalar, 1, None)], flat, name),
+        )
 
 
 def kept(costs: list[int], memory: int) -> list[bool]:
@@ -168,10 +177,14 @@ def _checked(parts: list[_Part], theta: Tensor, name: str) -> tuple[BatchLoss, .
     return tuple(batches)
 
 
-def _split(
+def moving_part(
     params: Mapping[str, Tensor], chosen: tuple[str, ...], what: str
 ) -> tuple[Layout, Tensor, dict[str, Tensor]]:
-    """What moves, as a layout and a flat vector, and what stands still."""
+    """What moves, as a layout and a flat vector, and what stands still.
+
+    Raises:
+        BadInput: If the chosen parameters are not of one floating-point type.
+    """
     moving = {name: params[name] for name in chosen}
     first = next(iter(moving.values()))
     for name, value in moving.items():

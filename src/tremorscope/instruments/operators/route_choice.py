@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import final
+from typing import Literal, final
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from tremorscope.foundations.errors import BadInput, TremorscopeError
 from tremorscope.foundations.seeds import generator
 from tremorscope.instruments.operators.second_order import BUILDERS, BlockProduct, Route
 
+AskedRoute = Literal["auto", "tune", "linearize", "double_backward", "finite_difference"]
 ORDER: tuple[Route, ...] = ("linearize", "double_backward", "finite_difference")
 _TIMED_SECONDS = 0.025
 """For each of the two routes that `tune` compares."""
@@ -48,14 +49,16 @@ class Candidate:
     slope: float
 
 
-def choose(asked: str, candidate: Candidate) -> Choice:
+def choose(asked: AskedRoute, candidate: Candidate) -> Choice:
     """The route asked for; for `"auto"` the first that works; for `"tune"` the faster of the exact ones.
 
     Raises:
         BadInput: If no route works, or the one that was asked for does not.
     """
+    if asked not in ("auto", "tune", *BUILDERS):
+        raise BadInput("route", got=asked, wanted=f"auto, tune or one of {', '.join(BUILDERS)}")
     if asked != "tune":
-        return _first_that_works(ORDER if asked == "auto" else (_known(asked),), candidate, fall_back=asked == "auto")
+        return _first_that_works(ORDER if asked == "auto" else (asked,), candidate, fall_back=asked == "auto")
     first = _first_that_works(ORDER, candidate, fall_back=True)
     if first.route != "linearize":
         return first
@@ -67,19 +70,6 @@ def choose(asked: str, candidate: Candidate) -> Choice:
     best = first if seconds[0] <= seconds[1] else second
     timed = f"{best.route} chosen by timing: linearize {seconds[0]:.2g} s, double_backward {seconds[1]:.2g} s a product"
     return Choice(route=best.route, product=best.product, one_at_a_time=best.one_at_a_time, flags=(*best.flags, timed))
-
-
-def check_route(asked: str) -> None:
-    """Raises BadInput for a route that is not there."""
-    if asked not in ("auto", "tune"):
-        _known(asked)
-
-
-def _known(asked: str) -> Route:
-    for route in BUILDERS:
-        if route == asked:
-            return route
-    raise BadInput("route", got=asked, wanted=f"auto, tune or one of {', '.join(BUILDERS)}")
 
 
 def _seconds(product: BlockProduct, theta: Tensor) -> float:

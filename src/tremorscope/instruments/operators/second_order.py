@@ -38,6 +38,8 @@ def exact_derivatives(device: torch.device) -> Iterator[None]:
     ):
         # pytorch #94374: the constant folding inside linearize warns about itself.
         warnings.filterwarnings("ignore", message="Attempted to insert a get_attr Node", category=UserWarning)
+        # PyTorch deprecates what it uses itself; where warnings are errors that would look like a missing rule.
+        warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"torch\.")
         warnings.filterwarnings("ignore", message="There is a performance drop because we have not yet implemented")
         yield
 
