@@ -29,6 +29,7 @@ from tremorscope.instruments.trainer import check_deterministic
 from tremorscope.methods.weights.curvature import CurvatureMeasurement, measure_curvature
 from tremorscope.methods.weights.layers import LayersMeasurement, summarise_layers
 from tremorscope.methods.weights.sensitivity import SensitivityMeasurement, measure_sensitivity
+from tremorscope.methods.weights.stiffness import StiffnessMeasurement, measure_stiffness
 from tremorscope.methods.weights.training_jacobian import bound_recipe
 
 T = TypeVar("T")
@@ -41,14 +42,19 @@ class Effort:
 
     num_eigenvalues: int
     num_probes: int
+    num_steps: int  # of the quadrature of the whole spectrum
     num_directions: int
     num_examples: int
     jacobian_seconds: float  # of one training Jacobian, by estimate from shapes
 
 
 EFFORTS = {
-    "quick": Effort(num_eigenvalues=20, num_probes=64, num_directions=8, num_examples=2048, jacobian_seconds=30),
-    "desk": Effort(num_eigenvalues=50, num_probes=512, num_directions=32, num_examples=8192, jacobian_seconds=600),
+    "quick": Effort(
+        num_eigenvalues=20, num_probes=64, num_steps=40, num_directions=8, num_examples=2048, jacobian_seconds=30
+    ),
+    "desk": Effort(
+        num_eigenvalues=50, num_probes=512, num_steps=80, num_directions=32, num_examples=8192, jacobian_seconds=600
+    ),
 }
 
 
@@ -116,7 +122,7 @@ def _examined(network: Network, request: Mapping[str, Any], effort: Effort, seed
     twin = sections.attempt("untrained twin", lambda: untrained(network, seed=derive(seed, "untrained")))
     is_start = network.recipe is not None or network.initial is not None
     layers = summarise_layers(network, twin, is_start=is_start)
-    curvature = sensitivity = jacobian = None
+    curvature = stiffness = sensitivity = jacobian = None
     if network.task is None:
         sections.flags.append("no data: curvature, responses and the training Jacobian need inputs and targets")
     else:
@@ -134,6 +140,10 @@ def _examined(network: Network, request: Mapping[str, Any], effort: Effort, seed
                 seed=derive(seed, "curvature"),
             ),
         )
+        if curvature is not None:
+            stiffness = sections.attempt(
+                "the whole spectrum", lambda: _stiffness(networks, batches, curvature, effort, seed)
+            )
         sensitivity = sections.attempt("sensitivity", lambda: _sensitivity(network, batch, effort, seed))
         if network.recipe is None:
             sections.flags.append("no training recipe: the training Jacobian needs one")
@@ -142,11 +152,11 @@ def _examined(network: Network, request: Mapping[str, Any], effort: Effort, seed
                 "training Jacobian",
                 lambda: examine_jacobian(network, seconds=effort.jacobian_seconds, seed=seed, run=run),
             )
-    measured = [part for part in (sensitivity, curvature, jacobian, layers) if part is not None]
+    measured = [part for part in (sensitivity, curvature, stiffness, jacobian, layers) if part is not None]
     for part in measured:
         sections.flags.extend(getattr(part, "flags", ()))
     tables: list[Table] = [
-        table for part in (layers, curvature, sensitivity, jacobian) if part for table in part.tables()
+        table for part in (layers, curvature, stiffness, sensitivity, jacobian) if part for table in part.tables()
     ]
     figures: list[Figure] = [figure for part in measured for figure in part.figures()]
     return Result(
@@ -160,7 +170,7 @@ def _examined(network: Network, request: Mapping[str, Any], effort: Effort, seed
             "dtype": request["dtype"],
         },
         title=f"What is {network.name} like?",
-        summary=_summary(network, layers, curvature, sensitivity, jacobian),
+        summary=_summary(network, layers, curvature, stiffness, sensitivity, jacobian),
         tables=tables,
         figures=[drawn(figure) for figure in figures],
         flags=list(dict.fromkeys(sections.flags)),
@@ -208,6 +218,18 @@ def _batches(network: Network, effort: Effort, seed: int, flags: list[str]) -> t
     return task.batch(chosen), permuted.batch(chosen)
 
 
+def _stiffness(
+    networks: Mapping[str, Network],
+    batches: Mapping[str, Batch],
+    curvature: CurvatureMeasurement,
+    effort: Effort,
+    seed: int,
+) -> StiffnessMeasurement:
+    return measure_stiffness(
+        networks, batches, curvature.spectra, num_steps=effort.num_steps, seed=derive(seed, "spectrum")
+    )
+
+
 def _sensitivity(network: Network, batch: Batch, effort: Effort, seed: int) -> SensitivityMeasurement:
     with torch.no_grad():
         output = network.apply(network.params, batch)
@@ -228,6 +250,7 @@ def _summary(
     network: Network,
     layers: LayersMeasurement,
     curvature: CurvatureMeasurement | None,
+    stiffness: StiffnessMeasurement | None,
     sensitivity: SensitivityMeasurement | None,
     jacobian: JacobianExamination | LargeJacobianExamination | None,
 ) -> list[str]:
@@ -250,6 +273,8 @@ def _summary(
             f"The largest eigenvalue of the loss's Hessian is {float(own[0]):.3g} ({'; '.join(against)}); its trace is "
             f"{trace}."
         )
+    if stiffness is not None:
+        sentences.append(stiffness.sentence())
     if sensitivity is not None:
         most = max(sensitivity.layers, key=lambda layer: float(layer.values.sum()))
         ratio = sensitivity.ratio(most.values, most.equal_norm)
