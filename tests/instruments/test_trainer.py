@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -227,3 +228,38 @@ def test_batch_norm_is_refused_unless_frozen():
 def test_what_is_no_recipe(make, message):
     with pytest.raises(BadInput, match=message):
         make()
+
+
+def test_a_penalty_on_the_weights_is_part_of_the_loss():
+    """The twin: torch.optim on the loss plus half the norm of all parameters together."""
+    network = mlp()
+    trained = Trainer(optimiser=adam(0.05), num_steps=4, penalty=lambda theta: 0.5 * theta.norm()).fit(network)
+    module = mlp().module
+    optimiser = torch.optim.Adam(module.parameters(), 0.05)
+    losses = []
+    for _ in range(4):
+        loss = nn.functional.cross_entropy(module(network.task.inputs), network.task.targets)
+        loss = loss + 0.5 * torch.cat([parameter.flatten() for parameter in module.parameters()]).norm()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(float(loss.detach()))
+    assert trained.losses.tolist() == pytest.approx(losses, rel=1e-9)
+    assert torch.allclose(trained.last, nn.utils.parameters_to_vector(module.parameters()).detach(), rtol=1e-9)
+    free = Trainer(optimiser=adam(0.05), num_steps=4).fit(network)
+    assert float(free.last.norm()) > float(trained.last.norm())
+
+
+def test_a_penalty_acts_beside_example_weights():
+    network = mlp()
+    trainer = Trainer(optimiser=sgd(0.1), num_steps=1, penalty=lambda theta: theta.square().sum())
+    bound = trainer.bind(network)
+    none = replace(bound, example_weights=torch.zeros(NUM))
+    assert torch.allclose(none.gradient(network.theta, 0), 2 * network.theta, rtol=1e-12)
+    assert float((bound.gradient(network.theta, 0) - 2 * network.theta).norm()) > 1e-3
+
+
+def test_a_penalty_is_a_scalar():
+    trainer = Trainer(optimiser=sgd(0.1), num_steps=1, penalty=lambda theta: theta)
+    with pytest.raises(BadInput, match=r"penalty on the weights: got shape \(43,\); wanted a scalar"):
+        trainer.fit(mlp())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Literal, final
@@ -40,6 +40,8 @@ class Trainer:
         seed: Names the random streams of batch order and dropout. Without it a network with dropout is
             not repeatable, and whoever needs repeatability refuses it.
         mode: `"train"` lets dropout act; `"evaluate"` freezes dropout and BatchNorm statistics.
+        penalty: A differentiable function of the flat weights, a scalar, that every step adds to the loss of its
+            batch: a weight norm, or a spring towards somewhere. `Trajectory.losses` include it.
     """
 
     optimiser: Optimiser
@@ -49,6 +51,7 @@ class Trainer:
     order: Literal["fixed", "reshuffled"] = "fixed"
     seed: int | None = None
     mode: Literal["train", "evaluate"] = "train"
+    penalty: Callable[[Tensor], Tensor] | None = None
 
     def __post_init__(self) -> None:
         if self.num_steps < 1:
@@ -208,6 +211,14 @@ class Training:
         return each
 
     def _loss(self, theta: Tensor, t: int) -> Tensor:
+        if self.trainer.penalty is None:
+            return self._data_loss(theta, t)
+        penalty = self.trainer.penalty(theta)
+        if penalty.ndim != 0:
+            raise BadInput("penalty on the weights", got=f"shape {tuple(penalty.shape)}", wanted="a scalar")
+        return self._data_loss(theta, t) + penalty
+
+    def _data_loss(self, theta: Tensor, t: int) -> Tensor:
         if self.example_weights is None:
             return self.network.loss(theta, self.batch(t), training=self.trainer.mode == "train")
         indices = self.indices(t)

@@ -13,6 +13,7 @@ from tests.instruments.tangents.test_generic import LOOPS
 from tests.instruments.tangents.training_runs import DECAYS, F64, OPTIMISERS, directions, relative, run_of, stack_run
 from tests.instruments.test_network import assert_same, snapshot
 from tests.laws.operator_cases import NETWORKS, stream
+from tremorscope.foundations.errors import BadInput
 from tremorscope.instruments.operators import Jacobian
 from tremorscope.instruments.recipe import run_recipe
 from tremorscope.instruments.tangents import Tangents, tangents
@@ -98,3 +99,17 @@ def test_random_steps_leave_the_random_state_alone():
     state = torch.random.get_rng_state()
     tangents(LOOPS["tensor"], theta)(directions(4, 2))
     assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_a_penalty_on_the_weights_is_differentiated_and_said_aloud():
+    """The structured route does not know the penalty; the generic one differentiates it."""
+    network = stack_run("GELU", optimiser=OPTIMISERS["momentum"], penalty=lambda theta: 0.3 * theta.norm() ** 3)
+    recipe, block = network.recipe.bind(network), directions(network.layout.size, 2)
+    push = tangents(recipe, network.start)
+    assert (push.route, push.flags) == ("generic", ("generic route: its weights are penalised",))
+    wanted = central_differences(recipe, network.start, block, size=1e-5)
+    assert relative(push(block), wanted) < 1e-6
+    free = stack_run("GELU", optimiser=OPTIMISERS["momentum"])
+    assert relative(tangents(free.recipe.bind(free), free.start)(block), wanted) > 1e-2
+    with pytest.raises(BadInput, match=r"structured, but its weights are penalised; wanted generic"):
+        tangents(recipe, network.start, route="structured")

@@ -77,6 +77,8 @@ def structure(training: Training) -> LinearStack | str:
     """The chain that the structured route can use, or why it cannot be taken."""
     if training.example_weights is not None:
         return "its examples are weighted"
+    if training.trainer.penalty is not None:
+        return "its weights are penalised"
     if recognise(training.task.loss) is None:
         return "the loss is neither cross-entropy nor mean squared error"
     if not isinstance(training.trainer.optimiser, SGD | Adam):
