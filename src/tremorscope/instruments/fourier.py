@@ -49,7 +49,7 @@ def cyclic_basis(p: int, *, dtype: torch.dtype = torch.float64) -> Float[Tensor,
     return torch.stack(columns, dim=1).to(dtype)
 
 
-def frequency_power(table: Float[Tensor, "p *columns"]) -> Float[Tensor, " frequencies"]:
+def frequency_power(table: Float[Tensor, " p *columns"]) -> Float[Tensor, " frequencies"]:
     """How much of a table indexed by residues lies in each frequency: squared length of that part.
 
     Entry `k` sums the cosine and the sine of frequency `k` over all columns, so the entries add up to the
