@@ -13,12 +13,18 @@ from tremorscope.instruments.network import Network
 from tremorscope.instruments.operators import (
     Damped,
     Dense,
+    EmpiricalFisher,
+    GaussNewton,
     Hessian,
     Identity,
     Jacobian,
     LinearOperator,
+    ModelJacobian,
+    PerExampleGradients,
+    gradient_gram,
+    residual_curvature,
 )
-from tremorscope.instruments.task import Task
+from tremorscope.instruments.task import Batch, Task
 
 F64 = torch.float64
 
@@ -27,6 +33,8 @@ class Case(NamedTuple):
     operator: LinearOperator
     dense: Tensor
     module: nn.Module | None = None
+    pieces: LinearOperator | None = None
+    """The same from the same data in several batches, the last of them short."""
 
 
 Maker = Callable[[torch.dtype], Case]
@@ -130,6 +138,50 @@ def recurrent(dtype: torch.dtype) -> Network:
     return Network(filled(Recurrent(), dtype), task=Task.of(inputs, targets))
 
 
+class Tied(nn.Module):
+    """One matrix in two places, as input and output embedding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(5, 3)
+        self.head = nn.Linear(3, 5, bias=False)
+        self.head.weight = self.embed.weight
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.head(torch.tanh(self.embed(tokens)))
+
+
+@drawing_nothing
+def tied(dtype: torch.dtype) -> Network:
+    tokens, targets = (torch.randint(0, 5, (7,), generator=stream(seed)) for seed in (1, 2))
+    return Network(filled(Tied(), dtype), task=Task.of(tokens, targets))
+
+
+def next_token(output: Tensor, tokens: Tensor) -> Tensor:
+    return nn.functional.cross_entropy(output[:, :-1].flatten(0, 1), tokens[:, 1:].flatten())
+
+
+def language_model(dtype: torch.dtype, attention: str = "sdpa") -> Network:
+    """GPT-2 as transformers builds it, tied embeddings and all."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    config = GPT2Config(
+        n_layer=2,
+        n_embd=16,
+        n_head=2,
+        vocab_size=7,
+        n_positions=6,
+        attn_implementation=attention,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    with torch.random.fork_rng(devices=[]):
+        module = filled(GPT2LMHeadModel(config), dtype)
+    tokens = torch.randint(0, 7, (3, 5), generator=stream(1))
+    return Network(module, task=Task.of(tokens, tokens, loss=next_token))
+
+
+SOME_OF_GPT2 = "transformer.wte.weight, transformer.h.0.attn.c_proj.*"
 NETWORKS: dict[str, Callable[[torch.dtype], Network]] = {
     "mlp": mlp,
     "cnn": cnn,
@@ -149,6 +201,46 @@ def naive_hessian(network: Network, parameters: str = "*") -> Tensor:
     for entry in torch.cat([part.reshape(-1) for part in gradient]):
         row = torch.autograd.grad(entry, list(leaves.values()), retain_graph=True, materialize_grads=True)
         rows.append(torch.cat([part.reshape(-1) for part in row]))
+    return torch.stack(rows)
+
+
+def in_pieces(network: Network, size: int) -> list[Batch]:
+    task = network.task
+    return [task.batch(range(start, min(start + size, task.size))) for start in range(0, task.size, size)]
+
+
+def naive_outputs(network: Network, parameters: str = "*") -> tuple[Tensor, Tensor]:
+    """Outputs and their Jacobian, row by row, by backward passes."""
+    names = network.layout.select(parameters)
+    leaves = {name: network.params[name].clone().requires_grad_() for name in names}
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        output = network.apply({**network.params, **leaves}, network.task.train_batch())
+    rows = []
+    for entry in output.reshape(-1):
+        row = torch.autograd.grad(entry, list(leaves.values()), retain_graph=True, materialize_grads=True)
+        rows.append(torch.cat([part.reshape(-1) for part in row]))
+    return output.detach(), torch.stack(rows)
+
+
+def naive_gauss_newton(network: Network, parameters: str = "*") -> Tensor:
+    """J^T H J with every factor written down."""
+    output, jacobian = naive_outputs(network, parameters)
+    batch = network.task.train_batch()
+    curvature = torch.autograd.functional.hessian(
+        lambda flat: network.output_loss(flat.reshape(output.shape), batch), output.reshape(-1)
+    )
+    return jacobian.T @ curvature @ jacobian
+
+
+def naive_gradients(network: Network, parameters: str = "*") -> Tensor:
+    """One backward pass for each example."""
+    names = network.layout.select(parameters)
+    rows = []
+    for place in range(network.task.size):
+        leaves = {name: network.params[name].clone().requires_grad_() for name in names}
+        loss = network.loss({**network.params, **leaves}, network.task.batch([place]))
+        gradient = torch.autograd.grad(loss, list(leaves.values()))
+        rows.append(torch.cat([part.reshape(-1) for part in gradient]))
     return torch.stack(rows)
 
 
@@ -208,7 +300,9 @@ def damped(dtype: torch.dtype) -> Case:
 @operator_case
 def hessian_mlp(dtype: torch.dtype) -> Case:
     network = mlp(dtype)
-    return Case(Hessian(network, network.task.train_batch()), naive_hessian(network), network.module)
+    operator = Hessian(network, network.task.train_batch())
+    pieces = Hessian(network, in_pieces(network, 5), memory=1)
+    return Case(operator, naive_hessian(network), network.module, pieces)
 
 
 @operator_case
@@ -264,3 +358,135 @@ def jacobian_of_training(dtype: torch.dtype) -> Case:
         wanted = wanted - 0.3 * naive_hessian(network.at(theta)) @ wanted
         theta = theta - 0.3 * gradient(theta)
     return Case(Jacobian(trained, network.theta, chunk=16), wanted, network.module)
+
+
+@operator_case
+def gauss_newton_mlp(dtype: torch.dtype) -> Case:
+    network = mlp(dtype)
+    operator = GaussNewton(network, network.task.train_batch())
+    pieces = GaussNewton(network, in_pieces(network, 5), memory=1)
+    return Case(operator, naive_gauss_newton(network), network.module, pieces)
+
+
+@operator_case
+def gauss_newton_by_double_backward(dtype: torch.dtype) -> Case:
+    network = cnn(dtype)
+    operator = GaussNewton(network, network.task.train_batch(), route="double_backward")
+    pieces = GaussNewton(network, in_pieces(network, 4), memory=1, route="double_backward")
+    return Case(operator, naive_gauss_newton(network), network.module, pieces)
+
+
+@operator_case
+def gauss_newton_cnn(dtype: torch.dtype) -> Case:
+    network = cnn(dtype)
+    return Case(GaussNewton(network, network.task.train_batch()), naive_gauss_newton(network), network.module)
+
+
+@operator_case
+def gauss_newton_transformer(dtype: torch.dtype) -> Case:
+    network = transformer(dtype)
+    return Case(GaussNewton(network, network.task.train_batch()), naive_gauss_newton(network), network.module)
+
+
+@operator_case
+def gauss_newton_recurrent(dtype: torch.dtype) -> Case:
+    network = recurrent(dtype)
+    return Case(GaussNewton(network, network.task.train_batch()), naive_gauss_newton(network), network.module)
+
+
+@operator_case
+def gauss_newton_tied(dtype: torch.dtype) -> Case:
+    network = tied(dtype)
+    operator = GaussNewton(network, network.task.train_batch())
+    return Case(operator, naive_gauss_newton(network), network.module, GaussNewton(network, in_pieces(network, 3)))
+
+
+@operator_case
+def gauss_newton_language_model(dtype: torch.dtype) -> Case:
+    network = language_model(dtype)
+    operator = GaussNewton(
+        network, network.task.train_batch(), parameters=SOME_OF_GPT2, route="double_backward", chunk=8
+    )
+    return Case(operator, naive_gauss_newton(network, SOME_OF_GPT2), network.module)
+
+
+@operator_case
+def hessian_tied(dtype: torch.dtype) -> Case:
+    network = tied(dtype)
+    return Case(Hessian(network, network.task.train_batch()), naive_hessian(network), network.module)
+
+
+@operator_case
+def residual(dtype: torch.dtype) -> Case:
+    network = mlp(dtype)
+    operator = residual_curvature(network, network.task.train_batch())
+    return Case(operator, naive_hessian(network) - naive_gauss_newton(network), network.module)
+
+
+@operator_case
+def per_example_mlp(dtype: torch.dtype) -> Case:
+    network = mlp(dtype)
+    operator = PerExampleGradients(network, network.task.train_batch())
+    pieces = PerExampleGradients(network, in_pieces(network, 5), chunk=2, memory=1)
+    return Case(operator, naive_gradients(network), network.module, pieces)
+
+
+@operator_case
+def per_example_recurrent(dtype: torch.dtype) -> Case:
+    network = recurrent(dtype)
+    return Case(PerExampleGradients(network, network.task.train_batch()), naive_gradients(network), network.module)
+
+
+@operator_case
+def gram_of_gradients(dtype: torch.dtype) -> Case:
+    network = cnn(dtype)
+    rows = naive_gradients(network)
+    operator, pieces = gradient_gram(network, network.task.train_batch()), gradient_gram(network, in_pieces(network, 4))
+    return Case(operator, rows @ rows.T, network.module, pieces)
+
+
+def _fisher(network: Network) -> Case:
+    rows = naive_gradients(network)
+    operator = EmpiricalFisher(network, network.task.train_batch())
+    pieces = EmpiricalFisher(network, in_pieces(network, 5), chunk=2, memory=1)
+    return Case(operator, rows.T @ rows / len(rows), network.module, pieces)
+
+
+@operator_case
+def fisher_mlp(dtype: torch.dtype) -> Case:
+    return _fisher(mlp(dtype))
+
+
+@operator_case
+def fisher_cnn(dtype: torch.dtype) -> Case:
+    return _fisher(cnn(dtype))
+
+
+@operator_case
+def fisher_transformer(dtype: torch.dtype) -> Case:
+    return _fisher(transformer(dtype))
+
+
+@operator_case
+def fisher_tied(dtype: torch.dtype) -> Case:
+    return _fisher(tied(dtype))
+
+
+@operator_case
+def model_jacobian_mlp(dtype: torch.dtype) -> Case:
+    network = mlp(dtype)
+    return Case(ModelJacobian(network, network.task.train_batch()), naive_outputs(network)[1], network.module)
+
+
+@operator_case
+def model_jacobian_by_double_backward(dtype: torch.dtype) -> Case:
+    network = transformer(dtype)
+    operator = ModelJacobian(network, network.task.train_batch(), route="double_backward")
+    return Case(operator, naive_outputs(network)[1], network.module)
+
+
+@operator_case
+def model_jacobian_recurrent(dtype: torch.dtype) -> Case:
+    network = recurrent(dtype)
+    operator = ModelJacobian(network, network.task.train_batch(), parameters="cell.*")
+    return Case(operator, naive_outputs(network, "cell.*")[1], network.module)

@@ -107,6 +107,16 @@ def restricts(make: Maker) -> None:
 
 
 @law
+def pieces_of_the_data_make_the_same_whole(make: Maker) -> None:
+    """Row E2: batches count by their size, the short last one too."""
+    case = make(F64)
+    if case.pieces is not None:
+        v, u = sides(case)
+        close(case.pieces.mm(v), case.operator.mm(v), 1e-12)
+        close(case.pieces.rmm(u), case.operator.rmm(u), 1e-12)
+
+
+@law
 def float32_is_near_float64(make: Maker) -> None:
     case, coarse = make(F64), make(F32)
     v, u = sides(case)

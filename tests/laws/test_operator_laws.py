@@ -133,6 +133,7 @@ BUGS: list[tuple[str, type[Planted]]] = [
     ("symmetric_as_promised", FalselySymmetric),
     ("composes", ForgetsItsTranspose),
     ("restricts", WrongMatrix),
+    ("pieces_of_the_data_make_the_same_whole", WrongMatrix),
     ("float32_is_near_float64", DrownsInFloat32),
     ("repeats_itself", Forgetful),
     ("leaves_everything_as_it_was", TouchesTheModule),
@@ -145,7 +146,7 @@ BUGS: list[tuple[str, type[Planted]]] = [
 def planted(bug: type[Planted]) -> Maker:
     def make(dtype: torch.dtype) -> Case:
         operator = bug(matrix(6, 6, 0, dtype))
-        return Case(operator, operator.dense_, operator.module)
+        return Case(operator, operator.dense_, operator.module, Planted(operator.dense_))
 
     return make
 

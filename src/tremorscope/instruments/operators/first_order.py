@@ -8,7 +8,7 @@ from typing import final
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.func import functionalize, jvp, linearize
+from torch.func import functionalize, jvp, linearize, vjp
 
 from tremorscope.instruments.operators.operator import columnwise
 from tremorscope.instruments.operators.second_order import (
@@ -25,8 +25,14 @@ from tremorscope.instruments.operators.second_order import (
 
 def linearised_tangents(function: VectorFunction, at: Float[Tensor, " columns"]) -> BlockProduct:
     """`J V`, traced once and replayed."""
-    # Without functionalize a replayed trace writes into its own constants where the module works in place.
-    _, product = linearize(functionalize(function), at)
+
+    # A replayed trace writes into its own constants where the module works in place, as GRU cells do. That
+    # takes both: functionalize, and vjp, under which the in-place form is not chosen to begin with.
+    def value(point: Tensor) -> Tensor:
+        result: Tensor = vjp(function, point)[0]
+        return result
+
+    _, product = linearize(functionalize(value), at)
 
     def one(vector: Tensor) -> Tensor:
         result: Tensor = product(vector)
