@@ -1,25 +1,34 @@
-"""Eigenvalues and traces of operators that can only be multiplied."""
+"""Eigenvalues and eigenvectors of operators that can only be multiplied."""
 
 from __future__ import annotations
 
-import inspect
+import itertools
+import math
 from dataclasses import dataclass, replace
-from typing import Any, Literal, final
+from typing import final
 
-import numpy
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from tremorscope.foundations.errors import BadInput, NotConverged
-from tremorscope.foundations.estimate import LEVEL, Estimate
-from tremorscope.foundations.seeds import generator, numpy_generator
 from tremorscope.instruments.operators.operator import LinearOperator
+from tremorscope.instruments.thick_restart import (
+    MEMORY,
+    KrylovBasis,
+    Progress,
+    RitzPairs,
+    Which,
+    plan_basis,
+    ranking,
+)
 
-Which = Literal["largest", "smallest", "most_negative", "largest_magnitude"]
 DENSE_SIZE = 256  # below this the whole matrix costs less than an iteration's overhead
-_ARPACK_NAMES = {"largest": "LA", "smallest": "SA", "most_negative": "SA", "largest_magnitude": "LM"}
-_PROBES = 32  # probes of a trace that are multiplied together
+METHOD = "thick-restart Lanczos"
+_LARGE = 50_000  # rows from which a product costs more than looking whether it was the last one needed
+_STEPS_FOR_COPIES = 4  # and one for each factor e of the size, which is what a random start has to make up for
+_CORRECTIONS = 3
+_WHICH = ("largest", "smallest", "most_negative", "largest_magnitude")
 
 
 @final
@@ -51,13 +60,17 @@ def eigsh(
     seed: int = 0,
     max_restarts: int = 1000,
     allow_partial: bool = False,
+    block: int | None = None,
+    memory: int = MEMORY,
+    progress: Progress | None = None,
 ) -> Spectrum:
     """Some eigenpairs of a symmetric operator.
 
-    Up to 256 rows, or when `k` is more than a quarter of them, the matrix is written down and
-    decomposed. Otherwise: restarted Lanczos (ARPACK) in float64 from a seeded start, so that the same call
-    gives the same bits. A single start vector can miss copies of a repeated eigenvalue, so the found
-    space is then deflated and searched again until nothing above the last pair is left.
+    Up to 256 rows, or when `k` is more than a quarter of them, the matrix is written down and decomposed.
+    Otherwise: thick-restart Lanczos from a seeded start, so that the same call gives the same bits; the basis
+    has the operator's dtype and is orthogonalised in full, small matrices are float64. A single start vector
+    can miss copies of a repeated eigenvalue, so the basis is then started afresh outside of the found space until
+    nothing above the last pair turns up.
 
     Args:
         operator: Known to be symmetric.
@@ -68,22 +81,27 @@ def eigsh(
         tol: Residuals are at most `tol` times the norm of the operator; a larger one (float32 products are
             good to about 1e-6) is flagged.
         seed: Of the start vectors.
-        max_restarts: Of each search.
+        max_restarts: In all.
         allow_partial: Return the converged pairs with a flag, where otherwise `NotConverged` is raised.
+        block: Vectors that are multiplied together. One needs the fewest products and is the default; more pay
+            where a block costs little more than a vector.
+        memory: Bytes that the basis may take: `plan_basis` says beforehand how many it will.
+        progress: Called now and then with products made, pairs converged, and the worst residual.
 
     Values have dtype float64, vectors the operator's. Cost: tens of products for the first pair, a few for
-    each other; memory: about 3k + 100 vectors.
+    each other, and about `4 + log n` for the search for copies; memory: by default twice `max(80, 3k)`
+    vectors.
 
     >>> from tremorscope.instruments.operators import Dense
     >>> eigsh(Dense(torch.diag(torch.tensor([3.0, 1.0, -2.0]))), 2, which="largest_magnitude").values
     tensor([ 3., -2.], dtype=torch.float64)
 
     Raises:
-        BadInput: If the operator is not known to be symmetric, `k` is outside 1..n, or a product is
-            not finite.
+        BadInput: If the operator is not known to be symmetric, `k` is outside 1..n, a product is
+            not finite, or the memory does not hold the smallest basis.
         NotConverged: If fewer than `k` pairs converged; the message lists those that did.
 
-    Source: Lehoucq, Sorensen and Yang, "ARPACK Users' Guide", SIAM 1998.
+    Source: Wu and Simon, "Thick-restart Lanczos method for large symmetric eigenvalue problems", SIMAX 22, 2000.
     """
     size = operator.shape[0]
     if not operator.is_symmetric:
@@ -93,253 +111,159 @@ def eigsh(
             wanted="a symmetric one",
             remedy="Use decompose for a dense matrix, or eigsh(A.T @ A) for squared singular values.",
         )
-    if which not in _ARPACK_NAMES:
-        raise BadInput("which eigenvalues", got=which, wanted=f"one of {', '.join(_ARPACK_NAMES)}")
+    if which not in _WHICH:
+        raise BadInput("which eigenvalues", got=which, wanted=f"one of {', '.join(_WHICH)}")
     if not 1 <= k <= size:
         raise BadInput("number of eigenpairs", got=k, wanted=f"1 to {size}")
-    counted = _Counted(operator)
+    if block is not None and not 1 <= block <= k + 8:
+        raise BadInput("block", got=block, wanted=f"1 to {k + 8}")
     if size <= DENSE_SIZE or 4 * k >= size:
-        spectrum = _by_dense(counted, k, which)
+        spectrum = _by_dense(operator, k, which)
     else:
-        spectrum = _by_arpack(counted, k, which, tol, seed, max_restarts, allow_partial)
+        width = block or 1
+        plan = plan_basis(size, k, operator.dtype, block=width, memory=memory)
+        basis = KrylovBasis(operator, plan, which, block=width, seed=seed)
+        search = _Search(basis, k, width, tol, max_restarts, progress)
+        spectrum = _by_lanczos(operator, search, allow_partial)
     return _only_negative(spectrum) if which == "most_negative" else spectrum
 
 
-def trace(operator: LinearOperator, *, num_probes: int = 64, seed: int = 0, level: float = LEVEL) -> Estimate:
-    """Trace of an operator we can only multiply: the mean of `z^T A z` over random signs z.
-
-    Unbiased; one probe has variance `2 (||A||_F^2 - sum_i A_ii^2)` for symmetric A. The interval is Student's
-    t. Cost: `num_probes` products. Units: those of the operator's entries.
-
-    >>> from tremorscope.instruments.operators import Identity
-    >>> print(trace(Identity(5), num_probes=4))
-    5 [5, 5]
-
-    Raises:
-        BadInput: If the operator is not square, there are fewer than two probes, or a product is not finite.
-
-    Source: Hutchinson, Communications in Statistics 18, 1989.
-    """
-    size = _square(operator, "trace")
-    if num_probes < 2:
-        raise BadInput("probes of a trace", got=num_probes, wanted="at least 2, for an interval")
-    stream = generator(seed, "trace")
-    samples = []
-    for start in range(0, num_probes, _PROBES):
-        width = min(_PROBES, num_probes - start)
-        signs = torch.randint(0, 2, (width, size), generator=stream).mul_(2).sub_(1).T
-        probes = signs.to(operator.device, operator.dtype)
-        products = operator.mm(probes)
-        samples.append((probes.double() * products.double()).sum(0).cpu())
-    return Estimate.mean(torch.cat(samples).numpy(), level=level)
-
-
-def exact_trace(operator: LinearOperator) -> Estimate:
-    """Trace by the whole diagonal. Cost: as many products as rows; memory of a few columns.
-
-    Raises:
-        BadInput: If the operator is not square, or an entry is not finite.
-    """
-    _square(operator, "trace")
-    total = float(operator.diagonal().double().sum())
-    if not numpy.isfinite(total):
-        raise BadInput("trace of an operator", got=total, wanted="finite diagonal entries")
-    return Estimate.exact(total)
-
-
-@final
-class _Counted:
-    """An operator as ARPACK sees it: float64 NumPy vectors in and out, products counted and checked."""
-
-    def __init__(self, operator: LinearOperator) -> None:
-        self.operator, self.num_products = operator, 0
-
-    def vector(self, entries: Any) -> Any:
-        return self.block(torch.from_numpy(numpy.array(entries, dtype=numpy.float64).reshape(-1, 1))).numpy()[:, 0]
-
-    def block(self, vectors: Tensor) -> Tensor:
-        """`A V` for float64 columns on the CPU."""
-        self.num_products += vectors.shape[1]
-        result = self.operator.mm(vectors.to(self.operator.device, self.operator.dtype)).double().cpu()
-        num_bad = int((~result.isfinite()).sum())
-        if num_bad:
-            raise BadInput(
-                f"product with {self.operator!r}", got=f"{num_bad} entries that are not finite", wanted="finite numbers"
-            )
-        return result
-
-
-def _by_dense(counted: _Counted, k: int, which: Which) -> Spectrum:
-    matrix = counted.operator.dense().double().cpu()
-    counted.num_products = len(matrix)
+def _by_dense(operator: LinearOperator, k: int, which: Which) -> Spectrum:
+    matrix = operator.dense().double().cpu()
     if not bool(matrix.isfinite().all()):
-        raise BadInput(
-            f"products with {counted.operator!r}", got="entries that are not finite", wanted="finite numbers"
-        )
+        raise BadInput(f"products with {operator!r}", got="entries that are not finite", wanted="finite numbers")
     values, vectors = torch.linalg.eigh((matrix + matrix.T) / 2)
-    return _finished(counted, values, vectors, k, which, "dense eigh", matrix)
-
-
-def _by_arpack(
-    counted: _Counted, k: int, which: Which, tol: float, seed: int, max_restarts: int, allow_partial: bool
-) -> Spectrum:
-    norm = _norm(counted, seed)
-    if norm == 0:
-        zeros, units = torch.zeros(k, dtype=torch.float64), torch.eye(counted.operator.shape[0], k, dtype=torch.float64)
-        return replace(_finished(counted, zeros, units, k, which, "ARPACK"), flags=("the operator is zero",))
-    search = _Search(counted, which, tol, seed, max_restarts, norm)
-    values, vectors, complete = search.run(k)
-    flags: tuple[str, ...] = ()
-    if not complete and not allow_partial:
-        shown = ", ".join(f"{value:.6g}" for value in values[:5].tolist()) or "none"
-        raise NotConverged(
-            f"{k} eigenpairs of {counted.operator!r}",
-            got=f"{len(values)} after {max_restarts} restarts ({shown})",
-            wanted=f"{k} with residual below {tol:.0e} of the norm",
-            remedy="Raise tol or max_restarts, ask for fewer, or pass allow_partial=True.",
-        )
-    if complete:
-        values, vectors, flags = _with_missed_copies(search, values, vectors)
-    else:
-        flags = (f"not converged: {len(values)} of {k} eigenpairs",)
-    spectrum = _finished(counted, values, vectors, k, which, "ARPACK")
-    worst = float(spectrum.residuals.max()) if len(spectrum) else 0.0
-    if worst > tol * search.norm:
-        precision = str(counted.operator.dtype).removeprefix("torch.")
-        flags += (f"residual {worst / search.norm:.1e} of the norm, above tol {tol:.0e} ({precision} products)",)
-    return replace(spectrum, flags=flags)
-
-
-def _with_missed_copies(search: _Search, values: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor, tuple[str, ...]]:
-    """Look again outside the found space, with twice as many each time that something turns up."""
-    k, more = len(values), 1
-    flags: tuple[str, ...] = ()
-    while len(values) + more < len(vectors) - 1:
-        extra, beyond, complete = search.run(more, outside=(values, vectors))
-        last = _keys(values, search.which).kthvalue(len(values) - k + 1).values
-        missed = _keys(extra, search.which) > last + max(search.tol, 1e-10) * search.norm
-        if not complete:
-            flags = ("the search for missed copies of repeated eigenvalues did not converge",)
-        if not bool(missed.any()):
-            break
-        values = torch.cat([values, extra[missed]])
-        # ARPACK keeps them orthogonal to the found space only up to its tolerance.
-        vectors = torch.linalg.qr(torch.cat([vectors, beyond[:, missed]], dim=1)).Q
-        more = min(2 * more, k)
-    if len(values) > k:
-        flags += (f"repeated eigenvalues: {len(values) - k} found only by deflation",)
-    return values, vectors, flags
-
-
-def _norm(counted: _Counted, seed: int) -> float:
-    """Largest absolute eigenvalue within a few per cent, from below, by 12 steps of Lanczos."""
-    size, num_steps = counted.operator.shape[0], 12
-    stream = generator(seed, "norm")
-    vector = torch.randn(size, 1, generator=stream, dtype=torch.float64)
-    basis, images = vector / vector.norm(), torch.empty(size, 0, dtype=torch.float64)
-    for step in range(num_steps):
-        images = torch.cat([images, counted.block(basis[:, step:])], dim=1)
-        fresh = images[:, step:] - basis @ (basis.T @ images[:, step:])
-        fresh -= basis @ (basis.T @ fresh)
-        if float(fresh.norm()) <= 1e-8 * float(images.norm()):
-            break
-        basis = torch.cat([basis, fresh / fresh.norm()], dim=1)
-    inner = basis[:, : images.shape[1]].T @ images
-    return float(torch.linalg.eigvalsh((inner + inner.T) / 2).abs().max())
+    order = ranking(values, which).argsort(descending=True, stable=True)[:k]
+    values, vectors = values[order], vectors[:, order]
+    return Spectrum(
+        values=values,
+        vectors=vectors.to(operator.device, operator.dtype),
+        residuals=(matrix @ vectors - vectors * values).norm(dim=0),
+        num_products=len(matrix),
+        method="dense eigh",
+    )
 
 
 @final
 @dataclass(frozen=True)
 class _Search:
-    """One call of ARPACK, over the whole space or outside what is already found."""
+    """A Krylov basis, and when to be content with it."""
 
-    counted: _Counted
-    which: Which
+    basis: KrylovBasis
+    k: int
+    block: int
     tol: float
-    seed: int
     max_restarts: int
-    norm: float
+    progress: Progress | None
 
-    def run(self, k: int, outside: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor, bool]:
-        import scipy.sparse.linalg as sparse  # 0.2 s to import
+    @property
+    def aim(self) -> float:
+        """Relative residual of the recurrence at which to stop; the true one is a little larger."""
+        return max(0.9 * self.tol, self.basis.floor)
 
-        size = self.counted.operator.shape[0]
-        stream = numpy_generator(self.seed, "eigsh", 0 if outside is None else len(outside[0]))
-        start = stream.standard_normal(size)
-        # ARPACK's tolerance is relative to each eigenvalue. Moved away from 0 by the norm, the smallest
-        # ones are converged relative to the norm, rather than to their own, possibly tiny, size.
-        away = {"largest": 1.0, "smallest": -1.0, "most_negative": -1.0, "largest_magnitude": 0.0}[self.which]
-        shift = away * self.norm
-        basis = None if outside is None else outside[1].numpy()
-        if basis is not None:
-            start -= basis @ (basis.T @ start)
+    def run(self, *, at_least: int = 1) -> tuple[RitzPairs, bool]:
+        """Grow until the first k pairs are good; False when there were too many restarts."""
+        basis, every = self.basis, 1 if self.basis.size >= _LARGE else 4
+        for step in itertools.count(1):
+            basis.grow()
+            if basis.is_zero:
+                return basis.ritz(), True
+            if not (basis.is_full or basis.pending == 0 or (step % every == 0 and basis.used >= self.k)):
+                continue
+            pairs = basis.ritz()
+            converged = pairs.residuals[: self.k] <= self.aim * basis.norm
+            if self.progress is not None:
+                worst = float(pairs.residuals[: self.k].max()) / basis.norm
+                self.progress(basis.products.num_products, int(converged.sum()), worst)
+            enough = step >= at_least or basis.used == basis.size
+            if enough and basis.used >= self.k and bool(converged.all()):
+                return pairs, True
+            if basis.is_full:
+                if basis.num_restarts >= self.max_restarts:
+                    return pairs, False
+                basis.restart(pairs, self.k)
+            if basis.pending == 0:  # an invariant subspace: what is wanted besides lies outside
+                if basis.used + 1 > basis.plan.num_basis:
+                    basis.restart(pairs, self.k)
+                basis.start_afresh(self.block)
+        raise AssertionError("unreachable: the loop has no end of its own")
 
-        def product(vector: Any) -> Any:
-            vector = numpy.asarray(vector).reshape(-1)
-            if basis is None:
-                return self.counted.vector(vector) + shift * vector
-            inside = basis @ (basis.T @ vector)
-            image = self.counted.vector(vector - inside) + shift * (vector - inside)
-            # The found space goes to the far end of the spectrum, where no search will find it again.
-            return image - basis @ (basis.T @ image) - shift * inside
+    def look_for_copies(self, pairs: RitzPairs) -> tuple[RitzPairs, bool, bool]:
+        """Search again from random rows outside of what was found, wider each time that something turns up."""
+        basis, count, found = self.basis, self.block, False
+        while basis.used < basis.size:
+            before = ranking(pairs.values[: self.k], basis.which)
+            basis.restart(pairs, self.k)
+            basis.start_afresh(count)
+            pairs, complete = self.run(at_least=_STEPS_FOR_COPIES + math.ceil(math.log(basis.size)))
+            after = ranking(pairs.values[: self.k], basis.which)
+            if not complete:
+                return pairs, False, found
+            if not bool((after - before > max(10 * self.aim, 1e-10) * basis.norm).any()):
+                break
+            count, found = min(2 * count, self.k), True
+        return pairs, True, found
 
-        # The lower end of a Hessian is crowded: a long recurrence there saves most of the restarts.
-        # Newer SciPy draws a replacement for an exhausted start vector from this stream; older ones from a fixed one.
-        options = {"rng": stream} if "rng" in inspect.signature(sparse.eigsh).parameters else {}
-        wrapped = sparse.LinearOperator((size, size), matvec=product, dtype=numpy.float64)
-        try:
-            values, vectors = sparse.eigsh(
-                wrapped,
-                k=k,
-                which=_ARPACK_NAMES[self.which],
-                tol=self.tol,
-                v0=start,
-                maxiter=self.max_restarts,
-                ncv=min(size, max(2 * k + 1, 20 if away >= 0 else 80)),
-                **options,
+
+def _by_lanczos(operator: LinearOperator, search: _Search, allow_partial: bool) -> Spectrum:
+    basis, k = search.basis, search.k
+    pairs, complete = search.run()
+    if basis.is_zero:
+        return _of_zero(operator, k)
+    flags: tuple[str, ...] = ()
+    if complete and k > 1:  # copies of the last one would change nothing
+        pairs, complete, found = search.look_for_copies(pairs)
+        if found:
+            flags += ("repeated eigenvalues: some copies were found only by a fresh start",)
+    wanted = pairs.turn[:, :k]
+    if not complete:
+        good = pairs.residuals[:k] <= search.aim * basis.norm
+        wanted = wanted[:, good]
+        if not allow_partial:
+            shown = ", ".join(f"{value:.6g}" for value in pairs.values[:k][good][:5].tolist()) or "none"
+            raise NotConverged(
+                f"{k} eigenpairs of {operator!r}",
+                got=f"{int(good.sum())} after {search.max_restarts} restarts ({shown})",
+                wanted=f"{k} with residual below {search.tol:.0e} of the norm",
+                remedy="Raise tol or max_restarts, ask for fewer, or pass allow_partial=True.",
             )
-        except sparse.ArpackNoConvergence as error:
-            return torch.from_numpy(error.eigenvalues) - shift, torch.from_numpy(error.eigenvectors), False
-        except sparse.ArpackError as error:
-            raise NotConverged(f"{k} eigenpairs of {self.counted.operator!r}", got=str(error)) from error
-        return torch.from_numpy(values) - shift, torch.from_numpy(vectors), True
-
-
-def _finished(
-    counted: _Counted,
-    values: Tensor,
-    vectors: Tensor,
-    k: int,
-    which: Which,
-    method: str,
-    matrix: Tensor | None = None,
-) -> Spectrum:
-    """The `k` wanted pairs in order, with residuals of the vectors that are handed out."""
-    order = _keys(values, which).argsort(descending=True, stable=True)[:k]
-    values, vectors = values[order], vectors[:, order]
-    products = counted.block(vectors) if matrix is None else matrix @ vectors
-    if matrix is None and len(order):
-        # One Rayleigh-Ritz step inside the span: after deflation the pairs of a cluster are a mixed lot.
-        inner = vectors.T @ products
-        _, turn = torch.linalg.eigh((inner + inner.T) / 2)
-        vectors, products = vectors @ turn, products @ turn
-        values = (vectors * products).sum(0)
-        order = _keys(values, which).argsort(descending=True, stable=True)
-        values, vectors, products = values[order], vectors[:, order], products[:, order]
+        flags += (f"not converged: {int(good.sum())} of {k} eigenpairs",)
+    values, vectors, residuals = basis.polished(wanted)
+    for _ in range(_CORRECTIONS):
+        # The recurrence of a basis that was started afresh does not see what the old one had left.
+        if (
+            not complete
+            or basis.images is None
+            or float(residuals.max()) <= max(search.tol, 2 * search.aim) * basis.norm
+        ):
+            break
+        basis.restart(pairs, k)
+        basis.follow_residuals(basis.ritz(), k)
+        pairs, complete = search.run()
+        values, vectors, residuals = basis.polished(pairs.turn[:, :k])
+    worst = float(residuals.max()) if len(values) else 0.0
+    if worst > search.tol * basis.norm:
+        precision = str(operator.dtype).removeprefix("torch.")
+        flags += (f"residual {worst / basis.norm:.1e} of the norm, above tol {search.tol:.0e} ({precision} products)",)
     return Spectrum(
         values=values,
-        vectors=vectors.to(counted.operator.device, counted.operator.dtype),
-        residuals=(products - vectors * values).norm(dim=0),
-        num_products=counted.num_products,
-        method=method,
+        vectors=vectors.T.contiguous(),
+        residuals=residuals,
+        num_products=basis.products.num_products,
+        method=METHOD,
+        flags=flags,
     )
 
 
-def _keys(values: Tensor, which: Which) -> Tensor:
-    """What to sort by, largest first."""
-    if which == "largest":
-        return values
-    return values.abs() if which == "largest_magnitude" else -values
+def _of_zero(operator: LinearOperator, k: int) -> Spectrum:
+    return Spectrum(
+        values=torch.zeros(k, dtype=torch.float64),
+        vectors=torch.eye(operator.shape[0], k, dtype=operator.dtype, device=operator.device),
+        residuals=torch.zeros(k, dtype=torch.float64),
+        num_products=1,
+        method=METHOD,
+        flags=("the operator is zero",),
+    )
 
 
 def _only_negative(spectrum: Spectrum) -> Spectrum:
@@ -353,10 +277,3 @@ def _only_negative(spectrum: Spectrum) -> Spectrum:
         residuals=spectrum.residuals[negative],
         flags=(*spectrum.flags, f"{int(negative.sum())} negative eigenvalues, {len(negative)} asked for"),
     )
-
-
-def _square(operator: LinearOperator, what: str) -> int:
-    rows, columns = operator.shape
-    if rows != columns:
-        raise BadInput(f"{what} of an operator", got=f"{rows} x {columns}", wanted="a square one")
-    return rows

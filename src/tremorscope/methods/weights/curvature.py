@@ -11,8 +11,9 @@ from tremorscope.foundations.figures import NULL_COLOUR, PALETTE, Axis, Figure, 
 from tremorscope.foundations.results import Table
 from tremorscope.instruments.network import Network
 from tremorscope.instruments.operators import Hessian
-from tremorscope.instruments.spectrum import Spectrum, eigsh, trace
+from tremorscope.instruments.spectrum import Spectrum, eigsh
 from tremorscope.instruments.task import Batch
+from tremorscope.instruments.trace import trace
 
 _TOLERANCE = 1e-4
 _MARKS = ("circle", "diamond", "square", "x")
@@ -122,7 +123,7 @@ def measure_curvature(
         hessian = Hessian(network, batches[name])
         count = min(num_eigenvalues, max(1, hessian.shape[0] // 2))
         spectra[name] = eigsh(hessian, count, which="largest", tol=_TOLERANCE, seed=seed)
-        traces[name] = trace(hessian, num_probes=num_probes, seed=seed)
+        traces[name] = trace(hessian, method="hutchinson", num_probes=num_probes, seed=seed)
         losses[name] = float(network.loss(network.params, batches[name]).detach())
         flags += [f"Hessian of {name}: {flag}" for flag in (*hessian.flags, *spectra[name].flags)]
     first = next(iter(batches.values()))
