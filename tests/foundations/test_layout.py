@@ -1,3 +1,5 @@
+import re
+
 import pytest
 import torch
 from hypothesis import given
@@ -45,6 +47,22 @@ def test_patterns_choose_names_and_positions():
     assert EXAMPLE.select("*.weight") == ("0.weight", "1.weight")
     assert EXAMPLE.select("1.*, 0.bias") == ("0.bias", "1.weight")
     assert EXAMPLE.indices("*.bias,1.*").tolist() == [6, 7, 8, 9]
+
+
+def test_lists_expressions_and_predicates_choose_too():
+    assert EXAMPLE.select(["1.weight", "0.b*"]) == ("0.bias", "1.weight")
+    assert EXAMPLE.select(re.compile("0.*t$")) == ("0.weight",)
+    assert EXAMPLE.select(lambda name, tensor: tensor.ndim == 1) == ("0.bias",)  # shapes are known without tensors
+    tensors = EXAMPLE.unflatten(torch.arange(10.0))
+    assert EXAMPLE.select(lambda name, tensor: float(tensor.sum()) > 16, tensors) == ("1.weight",)
+    assert EXAMPLE.indices(["0.bias"]).tolist() == [6, 7]
+    assert Layout(("a[0]", "a0"), ((1,), (1,))).select("a[0]") == ("a[0]",)  # a name before a pattern
+    with pytest.raises(SiteNotFound, match="got an empty list; wanted one of 0"):
+        EXAMPLE.select([])
+    with pytest.raises(SiteNotFound, match=r"matches the regular expression '0\.weigth'.*Did you mean '0\.weight'\?"):
+        EXAMPLE.select(re.compile("0.weigth"))
+    with pytest.raises(SiteNotFound, match="no parameter satisfies the predicate"):
+        EXAMPLE.select(lambda name, tensor: False)
 
 
 def test_mistakes_are_named():

@@ -74,7 +74,9 @@ class Network:
         if not self.params:
             raise BadInput(f"network {self.name!r}", got="no parameters", wanted="at least one")
         self.layout = Layout.of(self.params)
-        first = next(iter(self.params.values()))
+        # Tables of integers may come first; inputs and losses have the type of the real weights.
+        values = list(self.params.values())
+        first = next((value for value in values if value.is_floating_point()), values[0])
         self.dtype, self.device = first.dtype, first.device
         self.task = None if task is None else task.to(dtype=self.dtype, device=self.device)
         if initial is not None and initial.shape != (self.layout.size,):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 from tremorscope.foundations.errors import BadInput
 from tremorscope.instruments.task import Batch
 
-Data = Batch | tuple[Tensor, Tensor] | Iterable[Batch | Sequence[Any]]
+Data = Batch | tuple[Tensor, Tensor] | Iterable[Any]
 """One `Batch` or `(inputs, targets)` pair, or any iterable of either: a list, a DataLoader."""
 
 

@@ -8,7 +8,7 @@ from typing import final
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.func import functionalize, jvp, linearize, vjp
+from torch.func import jvp, linearize, vjp
 
 from tremorscope.instruments.operators.operator import columnwise
 from tremorscope.instruments.operators.second_order import (
@@ -17,22 +17,27 @@ from tremorscope.instruments.operators.second_order import (
     Route,
     ScalarFunction,
     VectorFunction,
+    WithFixed,
     batched,
     forward_over_reverse,
     pulled_back,
+    without_writes,
 )
 
 
 def linearised_tangents(function: VectorFunction, at: Float[Tensor, " columns"]) -> BlockProduct:
     """`J V`, traced once and replayed."""
 
-    # A replayed trace writes into its own constants where the module works in place, as GRU cells do. That
-    # takes both: functionalize, and vjp, under which the in-place form is not chosen to begin with.
-    def value(point: Tensor) -> Tensor:
-        result: Tensor = vjp(function, point)[0]
-        return result
+    # Under vjp modules do not choose their in-place form to begin with; under plain jvp GRU cells do, and
+    # functionalize does not see it.
+    def primal(of: VectorFunction) -> VectorFunction:
+        def value(point: Tensor) -> Tensor:
+            result: Tensor = vjp(of, point)[0]
+            return result
 
-    _, product = linearize(functionalize(value), at)
+        return value
+
+    _, product = linearize(without_writes(primal, function), at)
 
     def one(vector: Tensor) -> Tensor:
         result: Tensor = product(vector)
@@ -84,12 +89,9 @@ class TangentPair:
     value: Tensor
 
 
-def tangent_pair(outputs: VectorFunction, at: Float[Tensor, " columns"], route: Route, *, once: bool) -> TangentPair:
+def tangent_pair(outputs: WithFixed, at: Float[Tensor, " columns"], route: Route, *, once: bool) -> TangentPair:
     """Both products of the flattened outputs. With `once` nothing is traced that would not be used again."""
-
-    def flat(point: Tensor) -> Tensor:
-        return outputs(point).reshape(-1)
-
+    flat = outputs.then(lambda output: output.reshape(-1))
     point = at.detach().clone().requires_grad_()
     value = outputs(point)
     row = value.reshape(-1)
@@ -103,7 +105,7 @@ def tangent_pair(outputs: VectorFunction, at: Float[Tensor, " columns"], route: 
 
 
 def gauss_newton_product(
-    outputs: VectorFunction, output_loss: ScalarFunction, theta: Float[Tensor, " params"], route: Route, *, once: bool
+    outputs: WithFixed, output_loss: ScalarFunction, theta: Float[Tensor, " params"], route: Route, *, once: bool
 ) -> BlockProduct:
     """`J^T (d^2 loss / d output^2) J V`: tangents forward, curvature of the loss, one backward pass."""
     pair = tangent_pair(outputs, theta, route, once=once)

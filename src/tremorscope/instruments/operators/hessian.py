@@ -115,5 +115,5 @@ class Hessian(BatchMean):
 
 def _build(loss: BatchLoss, theta: Tensor, route: Route, once: bool) -> BlockProduct:
     if once and route == "linearize":  # tracing costs more than it saves when it is used once
-        return forward_over_reverse(loss, theta)
-    return BUILDERS[route](loss, theta)
+        return forward_over_reverse(loss.whole, theta)
+    return BUILDERS[route](loss.whole, theta)

@@ -16,7 +16,12 @@ from tremorscope.foundations.errors import BadInput
 from tremorscope.foundations.layout import Layout, Selection
 from tremorscope.instruments.network import Network
 from tremorscope.instruments.operators.batches import Data, as_batches, num_examples
-from tremorscope.instruments.operators.second_order import ScalarFunction, exact_derivatives, value_and_saved_bytes
+from tremorscope.instruments.operators.second_order import (
+    ScalarFunction,
+    WithFixed,
+    exact_derivatives,
+    value_and_saved_bytes,
+)
 from tremorscope.instruments.task import Batch
 
 
@@ -28,12 +33,17 @@ class BatchLoss:
     `saved_bytes` is what one forward pass keeps for its backward. `batch` is None for plain functions.
     """
 
-    outputs: Callable[[Tensor], Tensor]
+    outputs: WithFixed
     output_loss: ScalarFunction
     num_examples: int
     weight: float
     saved_bytes: int
     batch: Batch | None = None
+
+    @property
+    def whole(self) -> WithFixed:
+        """The loss as a function of the parameters."""
+        return self.outputs.then(self.output_loss)
 
     def __call__(self, theta: Float[Tensor, " params"]) -> Float[Tensor, ""]:
         """The loss."""
@@ -66,14 +76,20 @@ class MeanLoss:
         layout, theta, fixed = moving_part(network.params, network.select(parameters), what)
         batches = as_batches(data, what=what, dtype=network.dtype, device=network.device)
 
-        def outputs(batch: Batch, at: Tensor) -> Tensor:
-            return network.apply({**fixed, **layout.unflatten(at)}, batch)
+        def outputs(batch: Batch, at: Tensor, still: Mapping[str, Tensor]) -> Tensor:
+            return network.apply({**still, **layout.unflatten(at)}, batch)
 
         def output_loss(batch: Batch, output: Tensor) -> Tensor:
             return network.output_loss(output, batch)
 
         parts: list[_Part] = [
-            (partial(outputs, b), partial(output_loss, b), num_examples(b, what=what), b) for b in batches
+            (
+                WithFixed(partial(outputs, batch), fixed),
+                partial(output_loss, batch),
+                num_examples(batch, what=what),
+                batch,
+            )
+            for batch in batches
         ]
         return cls(
             name=network.name, layout=layout, theta=theta, fixed=fixed, batches=_checked(parts, theta, network.name)
@@ -105,8 +121,8 @@ class MeanLoss:
         shown = named if isinstance(theta, Tensor) else theta  # a predicate may ask for requires_grad
         layout, flat, fixed = moving_part(named, Layout.of(named).select(parameters, shown), what)
 
-        def of_flat(at: Tensor) -> Tensor:
-            return outputs(at if isinstance(theta, Tensor) else {**fixed, **layout.unflatten(at)})
+        def of_flat(at: Tensor, still: Mapping[str, Tensor]) -> Tensor:
+            return outputs(at if isinstance(theta, Tensor) else {**still, **layout.unflatten(at)})
 
         def scalar(output: Tensor) -> Tensor:
             value = output_loss(output)
@@ -120,7 +136,7 @@ class MeanLoss:
             layout=layout,
             theta=flat,
             fixed=fixed,
-            batches=_checked([(of_flat, scalar, 1, None)], flat, name),
+            batches=_checked([(WithFixed(of_flat, fixed), scalar, 1, None)], flat, name),
         )
 
 
@@ -137,7 +153,7 @@ def kept(costs: list[int], memory: int) -> list[bool]:
     return result
 
 
-_Part = tuple[Callable[[Tensor], Tensor], ScalarFunction, int, Batch | None]
+_Part = tuple[WithFixed, ScalarFunction, int, Batch | None]
 
 
 def _checked(parts: list[_Part], theta: Tensor, name: str) -> tuple[BatchLoss, ...]:
@@ -145,11 +161,7 @@ def _checked(parts: list[_Part], theta: Tensor, name: str) -> tuple[BatchLoss, .
     batches = []
     with exact_derivatives(theta.device):
         for place, (outputs, output_loss, count, batch) in enumerate(parts):
-
-            def loss(at: Tensor, outputs: Any = outputs, output_loss: Any = output_loss) -> Tensor:
-                value: Tensor = output_loss(outputs(at))
-                return value
-
+            loss = outputs.then(output_loss)
             value, saved = value_and_saved_bytes(loss, theta)
             which = f"loss of {name!r}" + (f" on batch {place}" if len(parts) > 1 else "")
             if place == 0:  # once is enough: the other batches go through the same code

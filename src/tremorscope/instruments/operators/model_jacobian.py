@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import final
 
 import torch
@@ -16,7 +17,13 @@ from tremorscope.instruments.operators.first_order import TangentPair, tangent_p
 from tremorscope.instruments.operators.mean_loss import moving_part
 from tremorscope.instruments.operators.operator import LinearOperator
 from tremorscope.instruments.operators.route_choice import AskedRoute, Candidate, choose
-from tremorscope.instruments.operators.second_order import BlockProduct, Route, exact_derivatives, saved_bytes
+from tremorscope.instruments.operators.second_order import (
+    BlockProduct,
+    Route,
+    WithFixed,
+    exact_derivatives,
+    saved_bytes,
+)
 from tremorscope.instruments.task import Batch
 
 
@@ -66,9 +73,10 @@ class ModelJacobian(LinearOperator):
         layout, theta, fixed = moving_part(network.params, network.select(parameters), "Jacobian")
         self.network, self.layout, self._theta = network, layout, theta
 
-        def outputs(at: Tensor) -> Tensor:
-            return network.apply({**fixed, **layout.unflatten(at)}, inputs)
+        def applied(at: Tensor, still: Mapping[str, Tensor]) -> Tensor:
+            return network.apply({**still, **layout.unflatten(at)}, inputs)
 
+        outputs = WithFixed(applied, fixed)
         with exact_derivatives(theta.device):
             with torch.no_grad():
                 value, again = outputs(theta), outputs(theta)

@@ -44,7 +44,6 @@ class ProductCost:
             BadInput: If the number is negative.
         """
         seconds = self.seconds_for(num_vectors)
-        scale, unit = next(
-            (s, u) for s, u in ((3600, "h"), (60, "min"), (1, "s"), (1e-3, "ms")) if seconds >= s or s < 1
-        )
+        units = ((3600.0, 3600.0, "h"), (60.0, 60.0, "min"), (0.1, 1.0, "s"), (0.0, 1e-3, "ms"))
+        scale, unit = next((scale, unit) for least, scale, unit in units if seconds >= least)
         return f"{num_vectors:,} products: about {seconds / scale:.2g} {unit}"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, final
 
 import torch
 from jaxtyping import Float
@@ -20,6 +21,43 @@ ScalarFunction = Callable[[Tensor], Tensor]
 VectorFunction = Callable[[Tensor], Tensor]
 BlockProduct = Callable[[Tensor], Tensor]
 """Takes `[n, k]`, gives `[n, k]`."""
+
+
+@final
+@dataclass(frozen=True)
+class WithFixed:
+    """A function of the parameters that move, with those that stand still as an argument of their own."""
+
+    function: Callable[[Tensor, Mapping[str, Tensor]], Tensor]
+    fixed: Mapping[str, Tensor]
+
+    def __call__(self, theta: Float[Tensor, " params"]) -> Tensor:
+        """The value."""
+        return self.function(theta, self.fixed)
+
+    def then(self, outer: VectorFunction) -> WithFixed:
+        """`outer` of the value."""
+        return WithFixed(lambda theta, fixed: outer(self.function(theta, fixed)), self.fixed)
+
+
+def without_writes(transform: Callable[[VectorFunction], VectorFunction], function: VectorFunction) -> VectorFunction:
+    """`transform(function)` in a form whose trace can be replayed.
+
+    A replayed trace writes into its own folded constants wherever the module works in place (GRU cells do,
+    and attention on weights that stand still), and every product after the first is silently wrong.
+    functionalize prevents that for tensors that it is given, so the fixed ones are given to it as well.
+    """
+    if not isinstance(function, WithFixed):
+        return functionalize(transform(function))
+
+    def whole(theta: Tensor, fixed: Mapping[str, Tensor]) -> Tensor:
+        return transform(lambda at: function.function(at, fixed))(theta)
+
+    def traced(theta: Tensor) -> Tensor:
+        result: Tensor = functionalize(whole)(theta, function.fixed)
+        return result
+
+    return traced
 
 
 @contextmanager
@@ -66,9 +104,7 @@ def gradient_at(loss: ScalarFunction, theta: Float[Tensor, " params"]) -> Float[
 
 def linearised(loss: ScalarFunction, theta: Float[Tensor, " params"]) -> BlockProduct:
     """Forward over reverse, traced once and replayed: nothing that does not depend on the vector is done again."""
-    # Without functionalize the replayed trace writes into its own folded constants wherever the module
-    # works in place (GRU cells do), and every product after the first is silently wrong.
-    _, product = linearize(functionalize(grad(loss)), theta)
+    _, product = linearize(without_writes(grad, loss), theta)
 
     def one(vector: Tensor) -> Tensor:
         result: Tensor = product(vector)
