@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from tests.instruments.tangents.training_runs import OPTIMISERS, run_of
-from tests.laws.operator_cases import matrix
+from tests.laws.operator_cases import matrix, mlp
 from tremorscope.foundations.errors import BadInput
 from tremorscope.instruments.lanczos_quadrature import lanczos_quadrature, log_determinant
-from tremorscope.instruments.operators import Dense, Identity
+from tremorscope.instruments.operators import Dense, Hessian, Identity
+from tremorscope.instruments.spectrum import eigsh
 from tremorscope.instruments.subspace import Subspace
 from tremorscope.instruments.tangents import TrainingMap
 
@@ -96,6 +97,43 @@ def test_densities_integrate_to_one(known):  # row E7
     assert float(torch.trapezoid(decades.values, decades.grid.log10())) == pytest.approx(1, abs=1e-6)
     assert bool((linear.low <= linear.values + 1e-12).all())
     assert bool((linear.values <= linear.high + 1e-12).all())
+
+
+def test_an_indefinite_spectrum_on_a_log_axis_has_two_halves():
+    shifted = VALUES - 0.5
+    rules = lanczos_quadrature(of_values(shifted), num_steps=70, seed=0)
+    grid = torch.logspace(-8, 4, 4001)
+    with pytest.raises(BadInput, match=r"eigenvalues on a log axis: .* Ask for sign='positive'"):
+        rules.density(grid, 0.1, log=True)
+    halves = {sign: rules.density(grid, 0.1, log=True, sign=sign) for sign in ("positive", "negative")}
+    shares = {sign: float(torch.trapezoid(half.values, half.grid.log10())) for sign, half in halves.items()}
+    assert sum(shares.values()) == pytest.approx(1, abs=1e-6)
+    negative = rules.count(-math.inf, 0.0)
+    assert negative.low / SIZE - 1e-9 <= shares["negative"] <= negative.high / SIZE + 1e-9
+    assert float((shifted < 0).double().mean()) == pytest.approx(shares["negative"], abs=0.1)
+    assert float(grid[halves["negative"].values.argmax()]) == pytest.approx(0.45, rel=0.3)
+    above = halves["negative"].values[grid > 3]  # nothing is below -0.5, so nothing may be mirrored there
+    assert float(above.abs().max()) < 1e-3
+    with pytest.raises(BadInput, match="sign of a density: got negative on a linear axis"):
+        rules.density(grid, 0.1, sign="negative")
+
+
+def test_a_hessian_with_its_outliers_deflated():  # row E7
+    network = mlp(F64)
+    operator = Hessian(network, network.task.train_batch())
+    exact = torch.linalg.eigvalsh(operator.dense())
+    top = eigsh(operator, 3, which="largest_magnitude")
+    known = (Subspace(basis=top.vectors, offset=torch.zeros(len(exact), dtype=F64)), top.values)
+    rules = lanczos_quadrature(operator, num_steps=20, num_probes=16, seed=0, known=known)
+    mean = rules.mean(lambda x: x)
+    assert mean.low <= float(exact.mean()) <= mean.high
+    density = rules.density(torch.linspace(2 * float(exact[0]) - 1, 2 * float(exact[-1]) + 1, 8001), 0.02)
+    assert float(torch.trapezoid(density.values, density.grid)) == pytest.approx(1, abs=1e-6)
+    centre = float(torch.trapezoid(density.values * density.grid, density.grid))
+    assert centre == pytest.approx(mean.value, abs=1e-6)  # a Gaussian does not move the mean
+    damping = 0.1 - float(exact[0])
+    found = log_determinant(operator, damping=damping, num_steps=40, num_probes=16, seed=0, known=known)
+    assert found.low <= float((exact + damping).log().sum()) <= found.high
 
 
 def test_known_outliers_are_counted_exactly_and_spare_steps():

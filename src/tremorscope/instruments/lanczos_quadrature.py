@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import final
+from typing import Literal, final
 
 import numpy
 import torch
@@ -18,6 +18,7 @@ from tremorscope.foundations.seeds import generator
 from tremorscope.instruments.operators.operator import LinearOperator
 from tremorscope.instruments.subspace import Subspace
 
+Sign = Literal["both", "positive", "negative"]
 _SHORTER = 3 / 4  # of the steps: the rule that a full one is compared with
 
 
@@ -60,7 +61,10 @@ class _Recurrence:
 @final
 @dataclass(frozen=True, kw_only=True)
 class Density:
-    """Density of the eigenvalues, 1 in all, at the points of `grid`, with the interval over probes."""
+    """Density of the eigenvalues at the points of `grid`, with the interval over probes.
+
+    It integrates to 1, or to the share of the eigenvalues of one `sign`.
+    """
 
     grid: Float[Tensor, " grid"]
     values: Float[Tensor, " grid"]
@@ -68,6 +72,7 @@ class Density:
     high: Float[Tensor, " grid"]
     width: float
     is_log: bool
+    sign: Sign = "both"
 
 
 @final
@@ -181,33 +186,45 @@ class Quadrature:
             method="t of Stieltjes bounds",
         )
 
-    def density(self, grid: Float[Tensor, " grid"], width: float, *, log: bool = False) -> Density:
+    def density(self, grid: Float[Tensor, " grid"], width: float, *, log: bool = False, sign: Sign = "both") -> Density:
         """Density of the spectrum, each eigenvalue spread to a Gaussian of standard deviation `width`.
 
         With `log`, width and density are per decade of the eigenvalue; eigenvalues that rounding has pushed to
-        zero or below are put at the rounding of the largest, `1e-16` of it.
+        zero or below are put at the rounding of the largest, `1e-16` of it. An indefinite spectrum has two such
+        densities: with `sign`, that of the eigenvalues above 0 (and 0 itself), or of `|lambda|` for those below.
+        Together they integrate to 1.
 
         Raises:
-            BadInput: If the width is not positive, or `log` and the grid or the spectrum is not.
+            BadInput: If the width is not positive, if `log` and the grid or the whole spectrum is not, or for a
+                `sign` without `log`.
         """
         if not width > 0:
             raise BadInput("width of a density", got=width, wanted="a positive number")
         grid = grid.double()
         if log and not bool((grid > 0).all()):
             raise BadInput("grid of a density on a log axis", got=float(grid.min()), wanted="positive numbers")
+        if sign != "both" and not log:
+            raise BadInput("sign of a density", got=f"{sign} on a linear axis", wanted="log=True beside it")
         points = grid.log10() if log else grid
         largest = float(torch.cat([self.nodes.flatten(), self.known]).abs().max())
 
         def placed(values: Tensor) -> Tensor:
             if not log:
                 return values
-            if float(values.min()) < -1e-6 * largest:
-                raise BadInput("eigenvalues on a log axis", got=float(values.min()), wanted="none below zero")
-            return values.clamp(min=max(1e-16 * largest, 1e-300)).log10()
+            if sign == "both" and float(values.min()) < -1e-6 * largest:
+                raise BadInput(
+                    "eigenvalues on a log axis",
+                    got=float(values.min()),
+                    wanted="none below zero",
+                    remedy="Ask for sign='positive' and for sign='negative'.",
+                )
+            floor = max(1e-16 * largest, 1e-300)
+            return (values.clamp(min=floor) if sign == "both" else values.abs().clamp(min=floor)).log10()
 
         def spread(values: Tensor) -> Tensor:
             normal = ((points[:, None] - placed(values)) / width).square().mul(-0.5).exp()
-            return normal / (width * math.sqrt(2 * math.pi))
+            normal /= width * math.sqrt(2 * math.pi)
+            return normal if sign == "both" else normal * ((values < 0) == (sign == "negative"))
 
         each = torch.stack(
             [spread(nodes) @ weights for nodes, weights in (recurrence.rule() for recurrence in self.recurrences)]
@@ -222,6 +239,7 @@ class Quadrature:
             high=torch.tensor([band.high for band in bands], dtype=torch.float64),
             width=width,
             is_log=log,
+            sign=sign,
         )
 
     def _applied(self, function: Callable[[Tensor], Tensor], nodes: Tensor, weights: Tensor) -> float:
