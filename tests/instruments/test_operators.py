@@ -23,7 +23,7 @@ def test_products_equal_dense_autograd(name: str, dtype: torch.dtype, tolerance:
     network = NETWORKS[name](dtype)
     vectors = matrix(network.layout.size, 3, 5, dtype)
     wanted = naive_hessian(NETWORKS[name](torch.float64))
-    for route in ("auto", "double_backward"):
+    for route in ("auto", "double_backward") if dtype == torch.float64 else ("double_backward",):
         operator = Hessian(network, network.task.train_batch(), route=route)
         assert operator.route == ("linearize" if route == "auto" else route)
         assert relative(operator @ vectors, wanted @ vectors.double()) < tolerance
@@ -33,14 +33,13 @@ def test_products_equal_dense_autograd(name: str, dtype: torch.dtype, tolerance:
 @pytest.mark.parametrize("route", ["linearize", "double_backward"])
 def test_chunked_data_equals_one_batch(route: str) -> None:  # row E2
     network = mlp(torch.float64)
-    batches = [network.task.batch(range(start, min(start + 5, 13))) for start in (0, 5, 10)]
-    assert [len(batch.target) for batch in batches] == [5, 5, 3]
+    batches = [network.task.batch(range(0, 8)), network.task.batch(range(8, 13))]
     vectors = matrix(network.layout.size, 4, 5, torch.float64)
     whole = Hessian(network, network.task.train_batch(), route=route) @ vectors
     pieces = Hessian(network, batches, route=route) @ vectors
     assert relative(pieces, whole) < 1e-12
     singly = (Hessian(network, batch, route="double_backward") @ vectors for batch in batches)
-    unweighted = sum(singly, 0 * whole) / 3
+    unweighted = sum(singly, 0 * whole) / 2
     assert relative(unweighted, whole) > 1e-3  # the short batch does matter
 
 

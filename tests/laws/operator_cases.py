@@ -301,7 +301,7 @@ def damped(dtype: torch.dtype) -> Case:
 def hessian_mlp(dtype: torch.dtype) -> Case:
     network = mlp(dtype)
     operator = Hessian(network, network.task.train_batch())
-    pieces = Hessian(network, in_pieces(network, 5), memory=1)
+    pieces = Hessian(network, in_pieces(network, 5), memory=1, route="double_backward")
     return Case(operator, naive_hessian(network), network.module, pieces)
 
 
@@ -364,7 +364,7 @@ def jacobian_of_training(dtype: torch.dtype) -> Case:
 def gauss_newton_mlp(dtype: torch.dtype) -> Case:
     network = mlp(dtype)
     operator = GaussNewton(network, network.task.train_batch())
-    pieces = GaussNewton(network, in_pieces(network, 5), memory=1)
+    pieces = GaussNewton(network, in_pieces(network, 5), memory=1, route="double_backward")
     return Case(operator, naive_gauss_newton(network), network.module, pieces)
 
 
@@ -377,15 +377,10 @@ def gauss_newton_by_double_backward(dtype: torch.dtype) -> Case:
 
 
 @operator_case
-def gauss_newton_cnn(dtype: torch.dtype) -> Case:
-    network = cnn(dtype)
-    return Case(GaussNewton(network, network.task.train_batch()), naive_gauss_newton(network), network.module)
-
-
-@operator_case
 def gauss_newton_transformer(dtype: torch.dtype) -> Case:
     network = transformer(dtype)
-    return Case(GaussNewton(network, network.task.train_batch()), naive_gauss_newton(network), network.module)
+    operator = GaussNewton(network, network.task.train_batch(), route="double_backward")
+    return Case(operator, naive_gauss_newton(network), network.module)
 
 
 @operator_case
@@ -397,8 +392,9 @@ def gauss_newton_recurrent(dtype: torch.dtype) -> Case:
 @operator_case
 def gauss_newton_tied(dtype: torch.dtype) -> Case:
     network = tied(dtype)
-    operator = GaussNewton(network, network.task.train_batch())
-    return Case(operator, naive_gauss_newton(network), network.module, GaussNewton(network, in_pieces(network, 3)))
+    operator = GaussNewton(network, network.task.train_batch(), route="double_backward")
+    pieces = GaussNewton(network, in_pieces(network, 3), route="double_backward")
+    return Case(operator, naive_gauss_newton(network), network.module, pieces)
 
 
 @operator_case
@@ -413,13 +409,14 @@ def gauss_newton_language_model(dtype: torch.dtype) -> Case:
 @operator_case
 def hessian_tied(dtype: torch.dtype) -> Case:
     network = tied(dtype)
-    return Case(Hessian(network, network.task.train_batch()), naive_hessian(network), network.module)
+    operator = Hessian(network, network.task.train_batch(), route="double_backward")
+    return Case(operator, naive_hessian(network), network.module)
 
 
 @operator_case
 def residual(dtype: torch.dtype) -> Case:
     network = mlp(dtype)
-    operator = residual_curvature(network, network.task.train_batch())
+    operator = residual_curvature(network, network.task.train_batch(), route="double_backward")
     return Case(operator, naive_hessian(network) - naive_gauss_newton(network), network.module)
 
 
@@ -483,10 +480,3 @@ def model_jacobian_by_double_backward(dtype: torch.dtype) -> Case:
     network = transformer(dtype)
     operator = ModelJacobian(network, network.task.train_batch(), route="double_backward")
     return Case(operator, naive_outputs(network)[1], network.module)
-
-
-@operator_case
-def model_jacobian_recurrent(dtype: torch.dtype) -> Case:
-    network = recurrent(dtype)
-    operator = ModelJacobian(network, network.task.train_batch(), parameters="cell.*")
-    return Case(operator, naive_outputs(network, "cell.*")[1], network.module)

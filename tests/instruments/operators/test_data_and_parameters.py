@@ -59,9 +59,10 @@ def test_a_loader_is_read_once_and_may_shuffle() -> None:
     network = mlp(F64)
     dataset = TensorDataset(network.task.inputs, network.task.targets)
     loader = DataLoader(dataset, batch_size=5, shuffle=True, generator=torch.Generator().manual_seed(0))
-    operator = GaussNewton(network, loader, memory=1)
+    operator = GaussNewton(network, loader, memory=1, route="double_backward")
     assert torch.equal(operator.dense(), operator.dense())
-    assert relative(operator.dense(), GaussNewton(network, network.task.train_batch()).dense()) < 1e-12
+    whole = GaussNewton(network, network.task.train_batch(), route="double_backward")
+    assert relative(operator.dense(), whole.dense()) < 1e-12
 
 
 @pytest.mark.parametrize("kind", OVER_DATA)
@@ -199,7 +200,7 @@ def test_plain_functions_that_cannot_be_used() -> None:
 
 def test_a_product_says_what_it_costs() -> None:
     network = tied(F64)
-    operator = GaussNewton(network, network.task.train_batch())
+    operator = GaussNewton(network, network.task.train_batch(), route="double_backward")
     cost = operator.product_cost(num_columns=2)
     assert cost.num_columns == 2
     assert cost.seconds > 0

