@@ -15,8 +15,9 @@ from tremorscope.foundations.seeds import numpy_generator
 
 MIN_POINTS = 4  # a line takes two, its scatter and a bend one each
 CLEARANCE = 10.0  # values this close to a known floor already bend
-DRIFT = 0.1  # a slope that changes by less than this share of itself counts as one slope
+DRIFT = 0.05  # a slope that changes by less than this share of itself counts as one slope
 _SIGNIFICANCE = 0.01
+_MEDIAN_OF_NORMAL = 0.6745  # of the magnitude of a standard normal number
 _RESAMPLES = 1999
 _EXACT = 1e-12  # scatter of logarithms that is rounding
 _BLOCK = 256  # resamples that share one draw of random numbers
@@ -88,7 +89,7 @@ def fit_power_law(
         values: Positive, one for each size.
         window: Smallest and largest size to fit. None finds the longest run of neighbouring sizes (in decades;
             among equals the one at larger sizes) whose slope does not drift: neither a bend nor either end point
-            may be significant at 1 % and also move the slope by more than a tenth of itself.
+            may be significant at 1 % and also move the slope by more than a twentieth of itself.
         floor: What the values cannot fall below (rounding, noise), one number or one for each size. Values under
             ten times it are left out.
         min_points: Fewest points of a window.
@@ -186,10 +187,21 @@ def _straight_piece(x: Curve, y: Curve, allowed: NDArray[numpy.bool_], least: in
     ]
     # lengths of equal spacing differ by rounding: compare them as rounded numbers
     pieces.sort(key=lambda piece: (round(float(x[piece[-1]] - x[piece[0]]), 9), piece[-1]), reverse=True)
-    return next((piece for piece in pieces if _is_straight(x[piece], y[piece])), None)
+    local = _local_noise(x[allowed], y[allowed])
+    return next((piece for piece in pieces if _is_straight(x[piece], y[piece], local)), None)
 
 
-def _is_straight(x: Curve, y: Curve) -> bool:
+def _local_noise(x: Curve, y: Curve) -> float:
+    """Scatter as neighbours show it: the median miss of a point from the line through those beside it.
+
+    The scatter around one line over a whole window would count a kink as noise, and so excuse it.
+    """
+    share = (x[1:-1] - x[:-2]) / (x[2:] - x[:-2])
+    misses = y[1:-1] - (1 - share) * y[:-2] - share * y[2:]
+    return float(numpy.median(numpy.abs(misses) / numpy.sqrt(1 + share**2 + (1 - share) ** 2))) / _MEDIAN_OF_NORMAL
+
+
+def _is_straight(x: Curve, y: Curve, local: float) -> bool:
     slope, _, residuals, _ = _line(x, y)
     if float(numpy.abs(residuals).max()) < _EXACT:
         return True
@@ -199,12 +211,12 @@ def _is_straight(x: Curve, y: Curve) -> bool:
     left = float(residuals @ residuals) - size**2
     curvature = size / float(bend @ away**2)
     moves_slope = abs(curvature * (x[-1] - x[0])) > DRIFT * abs(slope)  # from the middle to an end
-    if moves_slope and _is_significant(size, left, len(x) - 3):
+    if moves_slope and _is_significant(size, left, len(x) - 3, local):
         return False
-    return not any(_end_drifts(x, y, slope, rest) for rest in (slice(1, None), slice(None, -1)))
+    return not any(_end_drifts(x, y, slope, rest, local) for rest in (slice(1, None), slice(None, -1)))
 
 
-def _end_drifts(x: Curve, y: Curve, slope: float, rest: slice) -> bool:
+def _end_drifts(x: Curve, y: Curve, slope: float, rest: slice, local: float) -> bool:
     """Does the end that `rest` leaves out lie off the line through the others, and turn it?"""
     end = 0 if rest.start == 1 else -1
     inner, intercept, residuals, _ = _line(x[rest], y[rest])
@@ -213,16 +225,16 @@ def _end_drifts(x: Curve, y: Curve, slope: float, rest: slice) -> bool:
     away = x[rest] - x[rest].mean()
     widening = 1 + 1 / len(away) + float(x[end] - x[rest].mean()) ** 2 / float(away @ away)
     miss = float(y[end] - intercept - inner * x[end]) / math.sqrt(widening)
-    return _is_significant(miss, float(residuals @ residuals), len(away) - 2)
+    return _is_significant(miss, float(residuals @ residuals), len(away) - 2, local)
 
 
-def _is_significant(size: float, left: float, freedom: int) -> bool:
-    """Is one contrast of unit weight larger than the scatter left over explains?"""
+def _is_significant(size: float, left: float, freedom: int, local: float) -> bool:
+    """Is one contrast of unit weight larger than the scatter explains, the window's or that of neighbours?"""
     from scipy.special import stdtr
 
     if freedom < 1:
         return False
-    noise = math.sqrt(max(left, 0.0) / freedom)
+    noise = min(math.sqrt(max(left, 0.0) / freedom), local)
     return noise <= _EXACT or 2 * float(stdtr(freedom, -abs(size) / noise)) < _SIGNIFICANCE
 
 

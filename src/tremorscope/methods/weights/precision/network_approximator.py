@@ -27,7 +27,7 @@ _ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
 _MOST_DENSE = 200  # parameters up to which a dense inverse Hessian costs less than what it saves
 
 
-def quasi_newton(max_iterations: int = 500, *, method: Literal["auto", "BFGS", "L-BFGS-B"] = "auto") -> NetworkTrainer:
+def bfgs_trainer(max_iterations: int = 500, *, method: Literal["auto", "BFGS", "L-BFGS-B"] = "auto") -> NetworkTrainer:
     """A trainer: SciPy's BFGS on the flat weights, with limited memory above 200 parameters.
 
     It stops when the line search fails or after `max_iterations`; both are normal ends.
@@ -103,7 +103,7 @@ class PerceptronApproximator:
         layers = _layers(table.dimension, width, self.depth, _ACTIVATIONS[self.activation], seed)
         task = Task.of(scaled(table.x), torch.from_numpy((table.y - offset) / scale), name=table.name)
         network = Network(nn.Sequential(*layers), task=task, name=self.name)
-        trained = (self.trainer or quasi_newton())(network)
+        trained = (self.trainer or bfgs_trainer())(network)
         hidden = Network(nn.Sequential(*layers[:-1]), name="hidden layers")
 
         def basis(x: ndarray) -> ndarray:
