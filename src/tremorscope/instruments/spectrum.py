@@ -26,7 +26,7 @@ from tremorscope.instruments.thick_restart import (
 DENSE_SIZE = 256  # below this the whole matrix costs less than an iteration's overhead
 METHOD = "thick-restart Lanczos"
 _LARGE = 50_000  # rows from which a product costs more than looking whether it was the last one needed
-_STEPS_FOR_COPIES = 4  # and one for each factor e of the size, which is what a random start has to make up for
+_STEPS_FOR_COPIES = 4  # and half of log(n), which is what a random start has to make up for
 _CORRECTIONS = 3
 _WHICH = ("largest", "smallest", "most_negative", "largest_magnitude")
 
@@ -60,6 +60,7 @@ def eigsh(
     seed: int = 0,
     max_restarts: int = 1000,
     allow_partial: bool = False,
+    copies: bool = True,
     block: int | None = None,
     memory: int = MEMORY,
     progress: Progress | None = None,
@@ -83,13 +84,14 @@ def eigsh(
         seed: Of the start vectors.
         max_restarts: In all.
         allow_partial: Return the converged pairs with a flag, where otherwise `NotConverged` is raised.
+        copies: Look for missed copies of repeated eigenvalues; without, a single start vector is trusted.
         block: Vectors that are multiplied together. One needs the fewest products and is the default; more pay
             where a block costs little more than a vector.
         memory: Bytes that the basis may take: `plan_basis` says beforehand how many it will.
         progress: Called now and then with products made, pairs converged, and the worst residual.
 
     Values have dtype float64, vectors the operator's. Cost: tens of products for the first pair, a few for
-    each other, and about `4 + log n` for the search for copies; memory: by default twice `max(80, 3k)`
+    each other, and `4 + log(n) / 2` for the search for copies; memory: by default twice `max(80, 3k)`
     vectors.
 
     >>> from tremorscope.instruments.operators import Dense
@@ -124,7 +126,7 @@ def eigsh(
         plan = plan_basis(size, k, operator.dtype, block=width, memory=memory)
         basis = KrylovBasis(operator, plan, which, block=width, seed=seed)
         search = _Search(basis, k, width, tol, max_restarts, progress)
-        spectrum = _by_lanczos(operator, search, allow_partial)
+        spectrum = _by_lanczos(operator, search, copies, allow_partial)
     return _only_negative(spectrum) if which == "most_negative" else spectrum
 
 
@@ -168,7 +170,11 @@ class _Search:
             basis.grow()
             if basis.is_zero:
                 return basis.ritz(), True
-            if not (basis.is_full or basis.pending == 0 or (step % every == 0 and basis.used >= self.k)):
+            if not (
+                basis.is_full
+                or basis.pending == 0
+                or ((step % every == 0 or step == at_least) and basis.used >= self.k)
+            ):
                 continue
             pairs = basis.ritz()
             converged = pairs.residuals[: self.k] <= self.aim * basis.norm
@@ -193,9 +199,9 @@ class _Search:
         basis, count, found = self.basis, self.block, False
         while basis.used < basis.size:
             before = ranking(pairs.values[: self.k], basis.which)
-            basis.restart(pairs, self.k)
+            basis.restart(pairs, self.k, only_wanted=True)
             basis.start_afresh(count)
-            pairs, complete = self.run(at_least=_STEPS_FOR_COPIES + math.ceil(math.log(basis.size)))
+            pairs, complete = self.run(at_least=_STEPS_FOR_COPIES + math.ceil(math.log(basis.size) / 2))
             after = ranking(pairs.values[: self.k], basis.which)
             if not complete:
                 return pairs, False, found
@@ -205,13 +211,13 @@ class _Search:
         return pairs, True, found
 
 
-def _by_lanczos(operator: LinearOperator, search: _Search, allow_partial: bool) -> Spectrum:
+def _by_lanczos(operator: LinearOperator, search: _Search, copies: bool, allow_partial: bool) -> Spectrum:
     basis, k = search.basis, search.k
     pairs, complete = search.run()
     if basis.is_zero:
         return _of_zero(operator, k)
     flags: tuple[str, ...] = ()
-    if complete and k > 1:  # copies of the last one would change nothing
+    if complete and copies and k > 1:  # copies of the last one would change nothing
         pairs, complete, found = search.look_for_copies(pairs)
         if found:
             flags += ("repeated eigenvalues: some copies were found only by a fresh start",)
@@ -237,7 +243,7 @@ def _by_lanczos(operator: LinearOperator, search: _Search, allow_partial: bool) 
             or float(residuals.max()) <= max(search.tol, 2 * search.aim) * basis.norm
         ):
             break
-        basis.restart(pairs, k)
+        basis.restart(pairs, k, only_wanted=True)
         basis.follow_residuals(basis.ritz(), k)
         pairs, complete = search.run()
         values, vectors, residuals = basis.polished(pairs.turn[:, :k])

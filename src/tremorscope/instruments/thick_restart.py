@@ -206,12 +206,14 @@ class KrylovBasis:
         residuals = (self.coupling @ turn[used - width :]).norm(dim=0)
         return RitzPairs(values, turn, residuals)
 
-    def restart(self, pairs: RitzPairs, k: int) -> None:
+    def restart(self, pairs: RitzPairs, k: int, *, only_wanted: bool = False) -> None:
         """Shrink the basis to the `k` wanted pairs and some of the next, which help the slowest.
 
-        The pending rows stay.
+        The pending rows stay. Before a fresh start, keep `only_wanted` pairs that have converged: what the others still
+        lack is along the pending rows that are then given up, and they would never get it back.
         """
-        kept = max(k, min(k + (self.plan.num_basis - k) // 3, self.used, len(self.rows) - 2 * self.pending))
+        more = 0 if only_wanted else (self.plan.num_basis - k) // 3
+        kept = max(k, min(k + more, self.used, len(self.rows) - 2 * self.pending))
         waiting = self.rows[self.used : self.used + self.pending].clone()
         turn = pairs.turn[:, :kept]
         for vectors in (self.rows, self.images):
