@@ -21,6 +21,7 @@ from tremorscope.studies.hessian_spheres import (
     NO_CHANGE,
     NOTHING_NEW,
     RANDOM,
+    SEMI_SUPERVISED,
     SPHERE_ROWS,
     UNSUPERVISED,
     SphereRows,
@@ -63,6 +64,7 @@ def planted() -> SphereRows:
         spheres=tuple(
             {
                 UNSUPERVISED: search(1.99 - 0.001 * i, 0.3 + 0.001 * i, 0.01, 0.4 + 0.001 * i),
+                SEMI_SUPERVISED: search(1.99, 0.3, 0.01, 0.02),
                 FREE: search(1.0 + 0.001 * i, 2.5 + 0.001 * i, 0.0, 0.0),
                 RANDOM: search(2.0, 0.1, 0.01, 0.02),
             }
@@ -88,6 +90,7 @@ def test_verdicts_follow_the_numbers():
     assert tuple(claims) == SPHERE_ROWS
     verdicts = {row: claim.verdict for row, claim in claims.items()}
     assert verdicts["M8a"] is verdicts["M8b"] is verdicts["M8c"] is Verdict.HOLDS
+    assert verdicts["M8d"] is Verdict.FAILS
     assert verdicts["M9"] is Verdict.VACUOUS  # the random span changes a small frequency as much
     assert claims["M13"].measured.value == 19  # flag at 57, onset at 76
     assert verdicts["M13"] is Verdict.VACUOUS  # so does the null that has nothing to learn
@@ -99,7 +102,7 @@ def test_verdicts_follow_the_numbers():
 
 def test_parts_that_were_not_measured_are_not_judged():
     rows = replace(planted(), changes=(), additions=(), monitors=())
-    assert [claim.row for claim in rows.claims(preset="quick", scope="planted")] == ["M8a", "M8b", "M8c"]
+    assert [claim.row for claim in rows.claims(preset="quick", scope="planted")] == ["M8a", "M8b", "M8c", "M8d"]
     assert [table.name for table in rows.tables()] == ["spheres"]
     assert [figure.name for figure in rows.figures()] == ["sphere_losses"]
     assert SphereRows().claims(preset="quick", scope="none") == []
@@ -121,7 +124,8 @@ def test_members_on_images_give_everything():
     sphere = json.loads(json.dumps(sphere_member(network, data, num_epochs=1, seed=0, radii=(1.0,))))
     watched = json.loads(json.dumps(monitor_member(num_epochs=1, seed=0)))
     rows = SphereRows.of([sphere], [], [watched])
-    assert [claim.row for claim in rows.claims(preset="desk", scope="smoke")] == ["M8a", "M8b", "M8c", "M13", "M13a"]
+    judged = [claim.row for claim in rows.claims(preset="desk", scope="smoke")]
+    assert judged == ["M8a", "M8b", "M8c", "M8d", "M13", "M13a"]
     assert len(rows.figures()) == 2
     assert rows.spheres[0][UNSUPERVISED].worst_gap < 0.5
     same = [rows.monitors[0][name].turns[1] for name in (NEW, NO_CHANGE)]

@@ -82,9 +82,15 @@ def frequency_figure(change: FrequencyChange, null: FrequencyChange, *, radius: 
 
 
 def monitor_figure(
-    monitor: GeneralisationMonitor, nulls: Mapping[str, GeneralisationMonitor], *, onset: int | None, new: str, old: str
+    monitor: GeneralisationMonitor,
+    nulls: Mapping[str, GeneralisationMonitor],
+    *,
+    onset: int | None,
+    changed: int | None,
+    new: str,
+    old: str,
 ) -> Figure:
-    """Turn of the stiff span from checkpoint to checkpoint, with both accuracies, the flag and the onset."""
+    """Turn of the stiff span from checkpoint to checkpoint, with accuracies, flag, onset and change of data."""
     dashes = ("dash", "dot")
     traces = [
         line(list(monitor.steps[1:]), list(monitor.turns[1:]), "turn of the span", colour=PALETTE[0], markers=True),
@@ -97,18 +103,22 @@ def monitor_figure(
     ]
     rule = monitor.rule.threshold
     traces.append(line([monitor.steps[0], monitor.steps[-1]], [rule, rule], "threshold", colour="#000000", dash="dot"))
-    marks = [("flag", monitor.flagged, PALETTE[0], 1.06), (f"onset of {new}", onset, PALETTE[1], 1.06)]
+    marks = [
+        ("flag", monitor.flagged, PALETTE[0], 1.06),
+        (f"onset of {new}", onset, PALETTE[1], 1.06),
+        (f"{new} shown from here on", changed, "#444444", 1.12),
+    ]
     shown = [mark for mark in marks if mark[1] is not None]
     return Figure(
         name="monitor",
-        title="The span of the stiff directions turns when the data change, learned or not",
+        title="Does the span of the stiff directions turn when a second generalisation appears?",
         caption=f"First member. Flag at step {_said(monitor.flagged)}, onset of {new} in accuracy at step "
         f"{_said(onset)}. "
         + " ".join(f"Flag of the null ({what}): {_said(null.flagged)}." for what, null in nulls.items())
         + " Turn: 1 less the overlap with the span of the checkpoint before.",
         traces=traces,
         x=Axis(title="training step"),
-        y=Axis(title="turn of the span; accuracy (shares)", range=(0.0, 1.12)),
+        y=Axis(title="turn of the span; accuracy (shares)", range=(0.0, 1.18)),
         layout={
             "shapes": [
                 {"type": "line", "x0": at, "x1": at, "y0": 0, "y1": 1.03, "line": {"color": colour, "dash": "dashdot"}}
