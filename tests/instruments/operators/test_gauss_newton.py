@@ -236,7 +236,7 @@ def test_tune_takes_the_faster_route_and_says_so(
 ) -> None:
     seconds = iter([1.0, 2.0] if faster == "linearize" else [2.0, 1.0])
     monkeypatch.setattr(route_choice, "_seconds", lambda product, theta: next(seconds))
-    network = mlp(F64)
+    network = tied(F64)
     operator = kind(network, network.task.train_batch(), route="tune")
     assert operator.route == faster
     assert operator.flags[-1].startswith(f"{faster} chosen by timing: linearize {1 if faster == 'linearize' else 2} s")

@@ -25,7 +25,9 @@ class EmpiricalFisher(LinearOperator):
     the number of examples. Arguments, memory, flags and errors are those of `PerExampleGradients`, which is
     kept as `.gradients`.
 
-    Cost: one product is two passes over the kept gradients; where they are not kept, one gradient of the data.
+    Cost: one product is two passes over the kept gradients. Rows that do not fit into `memory` (examples times
+    parameters) are differentiated anew, example by example, for each product: with millions of parameters that
+    is many times a gradient, so raise `memory` or take fewer examples; `product_cost()` tells beforehand.
 
     >>> from torch import nn
     >>> from tremorscope.instruments.task import Task
