@@ -158,7 +158,7 @@ def test_tables_and_figures(on_exp):
     assert f"spline 3: N^{on_exp.laws['spline 3'].exponent.value:.2f}" in names
     assert "spline 3, theory" in names
     assert "chebyshev, theory" not in names
-    assert names[-1] == "rounding floor"
+    assert names[-1] == "lowest rounding floor"
 
 
 def test_members_become_claims():

@@ -224,7 +224,7 @@ def approximation_figures(members: Sequence[ApproximationMember]) -> list[Figure
             ]
             if kind == CUSP:
                 traces.append(
-                    line(counts, errors, f"{case}, cusp", colour=NULL_COLOUR, dash="dot", showlegend=place == 0)
+                    line(counts, errors, "each on a cusp", colour=NULL_COLOUR, dash="dot", showlegend=place == 0)
                 )
                 continue
             slope = math.fsum(member.slopes[case][kind] for member in members) / len(members)
