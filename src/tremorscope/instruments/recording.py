@@ -128,8 +128,8 @@ def command_line(request: Mapping[str, Any]) -> str:
     if "model" in request and request["model"] is None:
         options = {key: value for key, value in request.items() if key not in ("verb", "model") and value is not None}
         given = ", ".join(["network", *(f"{key}={value!r}" for key, value in options.items())])
-        return f"tremorscope.{request['verb']}({given})"
-    words = ["tremorscope", str(request["verb"])]
+        return f"tremorscope.{str(request['verb']).replace(' ', '_')}({given})"
+    words = ["tremorscope", *str(request["verb"]).split()]
     words += [str(request[subject]) for subject in ("study", "model") if subject in request]
     for key, value in request.items():
         if key in ("verb", "study", "model", "config", "shard") or value is None or value is False:
