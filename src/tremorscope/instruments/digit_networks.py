@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tremorscope.foundations.seeds import derive
+from tremorscope.foundations.seeds import generator
 from tremorscope.instruments.network import Network
 from tremorscope.instruments.optimisers import Optimiser, adam, momentum
 from tremorscope.instruments.task import Task, digits
@@ -100,7 +100,7 @@ def _network(
     name: str,
 ) -> Network:
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(seed, kind.__name__))
+        torch.random.set_rng_state(generator(seed, kind.__name__).get_state())
         module = kind().to(dtype)
     bare = Network(module, task=digits() if task is None else task, name=name)
     trainer = Trainer(optimiser=optimiser, num_steps=num_steps, batch_size=64, schedule="cosine")
