@@ -186,14 +186,18 @@ def forbidden_calls(modules: list[Module]) -> Iterator[str]:
 
 
 def unregistered_studies(modules: list[Module]) -> Iterator[str]:
-    """What `tremorscope list` does not show does not exist."""
-    for module in modules:
-        if module.parts[:1] != ("studies",) or len(module.parts) != 2 or module.is_package:
+    """What `tremorscope list` does not show does not exist. A study may keep a part of itself in a file beside it."""
+    inside = [
+        module
+        for module in modules
+        if module.parts[:1] == ("studies",) and len(module.parts) == 2 and not module.is_package
+    ]
+    registered = [module for module in inside if registers_a_study(module)]
+    parts_of_studies = {target[1] for study in registered for _, target, _ in imports(study) if target[0] == "studies"}
+    for module in inside:
+        if module.parts[1] in STUDY_MACHINERY | parts_of_studies or module.parts[1].startswith("_"):
             continue
-        if module.parts[1] in STUDY_MACHINERY or module.parts[1].startswith("_"):
-            continue
-        tops = [node for node in module.tree.body if isinstance(node, ast.FunctionDef)]
-        if not any("study" in decorators(node) for node in tops):
+        if module not in registered:
             yield f"{module.path} registers no study; decorate its run with @study(name=...)"
 
 
@@ -207,6 +211,12 @@ RULES: tuple[Callable[[list[Module]], Iterator[str]], ...] = (
     forbidden_calls,
     unregistered_studies,
 )
+
+
+def registers_a_study(module: Module) -> bool:
+    """Whether a function at the top of the module is decorated with `study`."""
+    tops = [node for node in module.tree.body if isinstance(node, ast.FunctionDef)]
+    return any("study" in decorators(node) for node in tops)
 
 
 def decorators(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> set[str]:
