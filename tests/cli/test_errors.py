@@ -68,7 +68,7 @@ def convolution():
 
 @pytest.fixture(autouse=True)
 def _little_effort(monkeypatch):
-    small = Effort(num_eigenvalues=2, num_probes=2, num_steps=2, num_directions=2, num_examples=64, jacobian_seconds=30)
+    small = Effort(num_eigenvalues=2, num_probes=4, num_steps=2, num_directions=2, num_examples=64, jacobian_seconds=30)
     monkeypatch.setattr(examination, "EFFORTS", {"quick": small})
 
 

@@ -138,6 +138,7 @@ def _examined(network: Network, request: Mapping[str, Any], effort: Effort, seed
                 num_eigenvalues=effort.num_eigenvalues,
                 num_probes=effort.num_probes,
                 seed=derive(seed, "curvature"),
+                say=run.say,
             ),
         )
         if curvature is not None:

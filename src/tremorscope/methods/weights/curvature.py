@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import final
 
@@ -16,6 +16,7 @@ from tremorscope.instruments.task import Batch
 from tremorscope.instruments.trace import trace
 
 _TOLERANCE = 1e-4
+_PRODUCTS_PER_PAIR = 6  # of the eigensolver, roughly
 _MARKS = ("circle", "diamond", "square", "x")
 
 
@@ -59,7 +60,7 @@ class CurvatureMeasurement:
                 rows,
                 name="curvature",
                 title="Curvature of the loss",
-                caption=f"Hessian of the mean loss over {self.num_examples} examples: Hutchinson's trace with its 99 % "
+                caption=f"Hessian of the mean loss over {self.num_examples} examples: trace with its 99 % "
                 "interval, largest eigenvalue with the largest true residual ||H v - lambda v|| of the pairs found.",
             )
         ]
@@ -102,6 +103,7 @@ def measure_curvature(
     num_eigenvalues: int = 20,
     num_probes: int = 64,
     seed: int = 0,
+    say: Callable[[str], None] | None = None,
 ) -> CurvatureMeasurement:
     """How stiff is the loss, and in how few directions, compared with a null?
 
@@ -109,8 +111,9 @@ def measure_curvature(
         networks: The network first, then its nulls, by the name that the report shows.
         batches: Data of each.
         num_eigenvalues: How many of the largest to find, at most half of all.
-        num_probes: Random probes of the trace.
+        num_probes: Random probes of the trace; exact where there are fewer weights than that.
         seed: Names the streams of probes and start vectors.
+        say: Is told what the products of each network will take, before they are made.
 
     Cost: for each network about `6 num_eigenvalues + num_probes` Hessian products.
 
@@ -122,8 +125,11 @@ def measure_curvature(
     for name, network in networks.items():
         hessian = Hessian(network, batches[name])
         count = min(num_eigenvalues, max(1, hessian.shape[0] // 2))
+        if say is not None:
+            planned = _PRODUCTS_PER_PAIR * count + num_probes
+            say(f"Hessian of {name}, {hessian.shape[0]:,} weights: {hessian.product_cost().told(planned)}")
         spectra[name] = eigsh(hessian, count, which="largest", tol=_TOLERANCE, seed=seed)
-        traces[name] = trace(hessian, method="hutchinson", num_probes=num_probes, seed=seed)
+        traces[name] = trace(hessian, method="xtrace", num_probes=num_probes, seed=seed)
         losses[name] = float(network.loss(network.params, batches[name]).detach())
         flags += [f"Hessian of {name}: {flag}" for flag in (*hessian.flags, *spectra[name].flags)]
     first = next(iter(batches.values()))
