@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from tremorscope.foundations.errors import BadInput
 from tremorscope.foundations.seeds import derive, generator
+from tremorscope.instruments.initialisation import reset_module
 from tremorscope.instruments.network import Network
 from tremorscope.instruments.operators import LinearOperator
 from tremorscope.instruments.task import Task
@@ -148,21 +148,7 @@ def untrained(network: Network, *, seed: int = 0) -> Network:
     name = f"{network.name} (untrained)"
     if network.recipe is not None or network.initial is not None:
         return network.at(network.start, name=name)
-    module = copy.deepcopy(network.module).cpu()
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        # Not torch.manual_seed: that would reseed accelerators too, which nobody would put back.
-        torch.random.set_rng_state(torch.Generator().manual_seed(derive(seed, "untrained")).get_state())
-        for path, part in module.named_modules(prefix=network.name):
-            reset = getattr(part, "reset_parameters", None) or getattr(part, "_reset_parameters", None)
-            if callable(reset):
-                reset()
-            elif next(part.parameters(recurse=False), None) is not None:
-                raise BadInput(
-                    f"untrained twin of {network.name!r}",
-                    got=f"layer {path!r} ({type(part).__name__}) with parameters and no reset_parameters()",
-                    wanted="layers that can initialise themselves",
-                    remedy="Pass the starting weights: Network(module, initial=theta0).",
-                )
+    module = reset_module(network.module, network.name, seed=derive(seed, "untrained"))
     return Network(
         module, task=network.task, tokenizer=network.tokenizer, name=name, dtype=network.dtype, device=network.device
     )

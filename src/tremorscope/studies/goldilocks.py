@@ -1,0 +1,641 @@
+"""The Goldilocks zone on digits: where the loss is unusually convex, for which networks, and what it is good for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from tremorscope.foundations.claims import Claim, Expected, NullEvidence
+from tremorscope.foundations.errors import BadInput
+from tremorscope.foundations.estimate import Estimate
+from tremorscope.foundations.results import Result, drawn
+from tremorscope.foundations.run import Run
+from tremorscope.foundations.seeds import derive, numpy_generator
+from tremorscope.instruments.centred import centred
+from tremorscope.instruments.data import load_data
+from tremorscope.instruments.executor import map_items
+from tremorscope.instruments.initialisation import draw_weights
+from tremorscope.instruments.network import Network
+from tremorscope.instruments.null import matched_covariance, permuted_targets
+from tremorscope.instruments.optimisers import adam, momentum
+from tremorscope.instruments.perceptrons import convolutional, perceptron
+from tremorscope.instruments.task import Task, digits
+from tremorscope.instruments.trainer import Trainer
+from tremorscope.methods.weights.goldilocks import (
+    GoldilocksMeasurement,
+    HyperplaneTraining,
+    measure_goldilocks,
+    train_on_hyperplanes,
+)
+from tremorscope.methods.weights.goldilocks.comparison import (
+    CNN,
+    GAUSSIAN,
+    PERMUTED,
+    PERMUTED_AGAIN,
+    RELU,
+    RELU_HOT,
+    SPHERE,
+    TANH,
+    TANH_HOT,
+    ZoneComparison,
+)
+from tremorscope.methods.weights.goldilocks.position import share_of_peak
+from tremorscope.methods.weights.goldilocks.readings import (
+    INSIDE,
+    OUTSIDE,
+    Reading,
+    far_share,
+    flat_peak,
+    largest,
+    over,
+    peak,
+    peak_scale,
+    ratio_at,
+    ratio_at_peak,
+    share_at_peak,
+    shell,
+)
+from tremorscope.methods.weights.goldilocks.selection_check import check_selection
+from tremorscope.studies.study import Config, study
+
+PAPER = "Fort and Scherlis 2018, arXiv:1807.02581"
+SPLIT = "Vysogorets, Dawid and Kempe 2024, arXiv:2402.03579"
+_QUICK_ROWS = ("G3a", "G3b", "G3c", "G3d", "G3e", "G4a", "G4b", "G5a", "G5b", "G7a", "G7b")
+_MORE_ROWS = ("G9", "G10", "G11a", "G11b", "G11c", "G11d", "G11e", "G11f", "G12", "G13", "G14", "G15", "G16")
+ROWS = (*_QUICK_ROWS, *_MORE_ROWS, "V1", "V2", "V3", "V4")
+BASIC = (RELU, TANH, TANH_HOT)
+MORE = (RELU_HOT, PERMUTED, PERMUTED_AGAIN, GAUSSIAN, SPHERE, CNN)
+
+
+class GoldilocksConfig(Config):
+    """Networks, scales and repetitions of every part."""
+
+    hidden: list[int] = Field([64, 64], min_length=1, description="Widths of the hidden layers; the paper: 3 x 200.")
+    data: str | None = Field(
+        None, description="An .npz with inputs and targets (MNIST, CIFAR-10) in place of the 8x8 digits."
+    )
+    num_examples: int = Field(512, ge=8, description="Training examples that the curvature looks at.")
+    dimension: int = Field(40, ge=2, description="Of the random subspaces.")
+    num_seeds: int = Field(5, ge=2, description="Members; intervals are over them.")
+    num_draws: int = Field(4, ge=1, description="Draws of weights and subspace in each member.")
+    scales: list[float] = Field(
+        [0.05, 0.2, 0.5, 1.0, 1.5, 2.5, 5.0, 10.0, 20.0, 60.0], min_length=3, description="Factors on the weights."
+    )
+    temperatures: list[float] = Field(
+        [0.01, 0.1, 1.0, 3.0, 10.0, 30.0, 1e3, 3e4], min_length=3, description="Factors on the logits."
+    )
+    whole: bool = Field(
+        False, description="Also: spheres, convolutions, other data, hyperplane training, widths and depths, selection."
+    )
+    channels: list[int] = Field([6, 12], min_length=1, description="Of the convolutional network.")
+    cnn_examples: int = Field(128, ge=8, description="Training examples of the convolutional network.")
+    widths: list[int] = Field([32, 64, 128, 256], min_length=1, description="Hidden widths whose draws are placed.")
+    depths: list[int] = Field([2, 3, 4, 5], min_length=1, description="Numbers of hidden layers, likewise.")
+    radii: list[float] = Field(
+        [0.05, 0.2, 0.5, 1.0, 2.0, 5.0, 20.0], min_length=3, description="Scales of hyperplane training."
+    )
+    dimensions: list[int] = Field([10, 40, 160], min_length=1, description="Of the hyperplanes trained in.")
+    num_steps: int = Field(100, ge=1, description="Steps of hyperplane training; selection has half as many again.")
+    num_repeats: int = Field(5, ge=1, description="Selections among initialisations in each member.")
+    num_candidates: int = Field(20, ge=6, description="Initialisations to choose among.")
+
+    def plan(self) -> dict[str, int]:
+        """Members, curves of each, and points of a curve."""
+        return {
+            "members": self.num_seeds,
+            "curves": len(self.curves()),
+            "points of a curve": len(self.scales) * self.num_draws,
+        }
+
+    def curves(self) -> tuple[str, ...]:
+        """Names of the curves that each member measures."""
+        return (*BASIC, *MORE) if self.whole else BASIC
+
+
+@study(
+    name="goldilocks",
+    system=2,
+    question="At what distance from the origin is the loss unusually convex, whose doing is it, and does it help "
+    "training?",
+    source=PAPER,
+    presets={
+        "quick": {},
+        "desk": {
+            "whole": True,
+            "num_draws": 6,
+            "scales": [0.01, 0.05, 0.1, 0.2, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 20.0, 60.0],
+            "temperatures": [1e-3, 0.01, 0.1, 1.0, 3.0, 10.0, 30.0, 100.0, 1e3, 1e4, 3e4],
+        },
+        "paper": {
+            "whole": True,
+            "hidden": [200, 200, 200],
+            "num_examples": 4096,
+            "num_draws": 10,
+            "scales": [round(0.01 * 10 ** (4 * i / 19), 6) for i in range(20)] + [200.0],
+            "temperatures": [1e-3, 0.01, 0.1, 1.0, 3.0, 10.0, 30.0, 100.0, 1e3, 1e4, 3e4],
+            "channels": [32, 64],
+            "cnn_examples": 1024,
+            "widths": [100, 200, 500, 1000],
+            "num_steps": 2000,
+        },
+    },
+    cost={
+        "quick": "about 100 CPU-seconds: 5 members, 3 curves",
+        "desk": "about 15 CPU-minutes: 5 members, 9 curves, hyperplane training, 32 architectures, 50 selections",
+        "paper": "hours, a GPU advised; needs --set data=FILE.npz",
+    },
+    rows=ROWS,
+)
+def run(config: GoldilocksConfig, seed: int, run: Run) -> Result:
+    """Measure every member's curves and trainings; judge the rows over the members."""
+    preset = str(run.request.get("preset", "quick"))
+    if preset == "paper" and config.data is None:
+        raise BadInput(
+            "data of study 'goldilocks' at preset paper",
+            got="none",
+            wanted="MNIST or CIFAR-10 as an .npz with inputs and targets",
+            remedy="Pass --set data=FILE.npz, or use --preset desk.",
+        )
+    parts = [*config.curves(), *(("hyperplanes", "architectures", "selection") if config.whole else ())]
+    items = {
+        f"{part}-{member}": {"config": config.model_dump(), "seed": seed, "member": member, "part": part}
+        for member in range(config.num_seeds)
+        for part in parts
+    }
+    found: dict[str, list[dict[str, Any]]] = {part: [] for part in parts}
+    jobs = int(run.request.get("jobs") or 1)
+    for key, plain in map_items(_part, items, run=run, jobs=jobs, progress="parts of members"):
+        found[str(items[key]["part"])].append(plain)
+    comparison = ZoneComparison(
+        curves={name: [GoldilocksMeasurement.of(plain) for plain in found[name]] for name in config.curves()},
+        hyperplanes=[
+            (HyperplaneTraining.of(plain["plain"]), HyperplaneTraining.of(plain["equal loss"]))
+            for plain in found.get("hyperplanes", [])
+        ],
+        architectures=[plain["cells"] for plain in found.get("architectures", [])],
+        selections=[check for plain in found.get("selection", []) for check in plain["checks"]],
+    )
+    return Result(
+        study="goldilocks",
+        preset=preset,
+        seed=seed,
+        config=config.model_dump(mode="json"),
+        title="Where is the loss unusually convex?",
+        summary=comparison.summary(),
+        claims=_claims(comparison, _scope(config), preset),
+        tables=comparison.tables(),
+        figures=[drawn(figure) for figure in comparison.figures()],
+        flags=comparison.flags(),
+    )
+
+
+def _part(item: Mapping[str, Any], run: Run | None) -> dict[str, Any]:
+    """One part of one member, as plain numbers."""
+    config, part = GoldilocksConfig(**item["config"]), str(item["part"])
+    # All parts of a member share its seed: equal architectures get equal weights and subspaces, so that they can
+    # be compared pair by pair.
+    seed = derive(item["seed"], "member", item["member"])
+    task = _task(config)
+    if part == "hyperplanes":
+        return _hyperplanes(config, task, seed)
+    if part == "architectures":
+        return {"cells": _architectures(config, task, seed)}
+    if part == "selection":
+        return {"checks": _selections(config, task, seed)}
+    return _curve(config, task, seed, part).to_plain()
+
+
+def _curve(config: GoldilocksConfig, task: Task, seed: int, part: str) -> GoldilocksMeasurement:
+    task = centred(task, num_examples=config.cnn_examples if part == CNN else config.num_examples)
+    task = {
+        PERMUTED: lambda: permuted_targets(task, derive(seed, "permuted")),
+        PERMUTED_AGAIN: lambda: permuted_targets(task, derive(seed, "permuted again")),
+        GAUSSIAN: lambda: matched_covariance(task, derive(seed, "Gaussian")),
+    }.get(part, lambda: task)()
+    if part == CNN:
+        network = convolutional(task, channels=config.channels)
+    else:
+        network = perceptron(task, hidden=config.hidden, activation="tanh" if part in (TANH, TANH_HOT) else "relu")
+    is_hot = part in (TANH_HOT, RELU_HOT)
+    return measure_goldilocks(
+        network,
+        scales=config.temperatures if is_hot else config.scales,
+        scaling="temperature" if is_hot else "weights",
+        surface="sphere" if part == SPHERE else "plane",
+        dimension=config.dimension,
+        num_draws=min(config.num_draws, 2) if part == CNN else config.num_draws,
+        seed=seed,
+        initialiser="xavier",
+        split=part in (RELU, TANH) and (config.whole or part == RELU),
+        name=part,
+    )
+
+
+def _hyperplanes(config: GoldilocksConfig, task: Task, seed: int) -> dict[str, Any]:
+    task = centred(task, num_examples=2 * config.num_examples)
+    network = perceptron(task, hidden=[max(2, width // 2) for width in config.hidden])
+    network = network.at(draw_weights(network, "xavier", seed=derive(seed, "hyperplanes")))
+    trainer = Trainer(optimiser=adam(0.1), num_steps=config.num_steps, batch_size=64)
+    batch = task.batch(range(min(config.num_examples, task.size)))
+    both = {
+        name: train_on_hyperplanes(
+            network,
+            trainer,
+            scales=config.radii,
+            dimensions=config.dimensions,
+            batch=batch,
+            equal_loss=name == "equal loss",
+            seed=seed,
+        )
+        for name in ("plain", "equal loss")
+    }
+    return {name: training.to_plain() for name, training in both.items()}
+
+
+def _architectures(config: GoldilocksConfig, task: Task, seed: int) -> list[dict[str, Any]]:
+    """Where the He and the Xavier draw lie, one draw each for every width and depth."""
+    task = centred(task, num_examples=min(config.num_examples, 128))
+    cells: list[dict[str, Any]] = []
+    for width in config.widths:
+        for depth in config.depths:
+            for scheme in ("xavier", "he"):
+                measured = measure_goldilocks(
+                    perceptron(task, hidden=[width] * depth),
+                    scales=[0.1, 0.3, 0.6, 1.0, 2.0, 4.0, 10.0],
+                    dimension=min(config.dimension, 20),
+                    num_draws=1,
+                    seed=derive(seed, width, depth),
+                    initialiser="he" if scheme == "he" else "xavier",
+                    split=False,
+                )
+                zone = measured.zone
+                cells.append(
+                    {
+                        "width": width,
+                        "depth": depth,
+                        "scheme": scheme,
+                        "share of peak": 0.0 if zone is None else share_of_peak(measured),
+                        "peak": 0.0 if zone is None else zone.peak,
+                        "shell": 0.0 if zone is None else zone.share_of(measured.scales),
+                    }
+                )
+    return cells
+
+
+def _selections(config: GoldilocksConfig, task: Task, seed: int) -> list[dict[str, Any]]:
+    task = centred(task, num_examples=config.num_examples)
+    network = perceptron(task, hidden=[max(2, width // 2) for width in config.hidden])
+    trainer = Trainer(optimiser=momentum(0.02), num_steps=max(1, 3 * config.num_steps // 2))
+    return [
+        {"scales": kind}
+        | check_selection(
+            network,
+            trainer,
+            reached=1.0,
+            initialiser=_mixed if kind == "mixed" else "xavier",
+            num_draws=config.num_candidates,
+            dimension=config.dimension,
+            seed=derive(seed, "selection", repeat),
+        ).to_plain()
+        for repeat in range(config.num_repeats)
+        for kind in ("one", "mixed")
+    ]
+
+
+def _mixed(network: Network, seed: int) -> Tensor:
+    """A Xavier draw at a scale between 1/2 and 4, as in the published choice among several scales."""
+    scale = 2.0 ** numpy_generator(seed, "scale").uniform(-1, 2)
+    return float(scale) * draw_weights(network, "xavier", seed=seed)
+
+
+def _task(config: GoldilocksConfig) -> Task:
+    if config.data is None:
+        return digits(dtype=torch.float64)
+    task = load_data(Path(config.data))
+    if not task.inputs.is_floating_point():
+        task = replace(
+            task,
+            inputs=task.inputs.double(),
+            test_inputs=None if task.test_inputs is None else task.test_inputs.double(),
+        )
+    return task.to(dtype=torch.float64)
+
+
+def _scope(config: GoldilocksConfig) -> str:
+    layers = "-".join(str(width) for width in config.hidden)
+    where = "8x8 digits" if config.data is None else Path(config.data).name
+    published = config.data is not None and config.hidden == [200, 200, 200]
+    return (
+        f"judged on perceptrons with hidden layers {layers} on {config.num_examples} centred {where}, "
+        f"{config.num_seeds} members of {config.num_draws} draws, {config.dimension} dimensions"
+        + ("" if published else "; the paper's setting (MNIST and CIFAR-10, three layers of 200) was not run")
+    )
+
+
+_SEEDS = "calibration seeds 0 and 1"
+_SPEC = f"set before measuring, from one trial of two draws; {_SEEDS} agree"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Row:
+    """A reading of one curve. Without `elsewhere` the nulls are the same reading of chance's two curves.
+
+    Rows that say "near chance here" would be met by chance itself; their null is the same quantity where it should
+    not be small.
+    """
+
+    statement: str
+    expected: Expected
+    curve: str
+    read: Reading
+    elsewhere: tuple[str, str, str, Reading] | None = None
+    source: str = PAPER
+
+
+_IN_SHELL = "inside the shell"
+_ROWS = {
+    "G3a": _Row(
+        statement="ReLU: kappa reaches 3.5 of at most 6.3 along the scales of the weights.",
+        expected=Expected(low=3.5, origin=f"{_SPEC}: 4.4 [3.6, 5.1] and 4.5"),
+        curve=RELU,
+        read=lambda m: largest(m, 0, math.inf),
+    ),
+    "G3b": _Row(
+        statement="ReLU: kappa peaks at 1 to 5 times the Xavier draw (log10 of that scale).",
+        expected=Expected(low=0.0, high=math.log10(5), origin=_SPEC),
+        curve=RELU,
+        read=peak_scale,
+    ),
+    "G3c": _Row(
+        statement="ReLU: the shell is hollow, kappa stays below 1.8 at scales up to 0.2.",
+        expected=Expected(high=1.8, origin=_SPEC),
+        curve=RELU,
+        read=lambda m: largest(m, 0, INSIDE["weights"]),
+        elsewhere=(_IN_SHELL, "the largest kappa between scales 1/2 and 10", RELU, peak),
+    ),
+    "G3d": _Row(
+        statement="ReLU: the size of kappa stays below 1 at scales from 20.",
+        expected=Expected(high=1.0, origin=f"set before measuring, from one trial; {_SEEDS}: at 20 it is 1.0, see G3e"),
+        curve=RELU,
+        read=lambda m: float(over(m, OUTSIDE["weights"], math.inf).abs().max()),
+        elsewhere=(_IN_SHELL, "the largest kappa between scales 1/2 and 10", RELU, peak),
+    ),
+    "G3e": _Row(
+        statement="ReLU: the size of kappa stays below 1 at scales from 50.",
+        expected=Expected(high=1.0, origin="G3d moved outwards: was from 20, where calibration gave 1.0; now from 50"),
+        curve=RELU,
+        read=lambda m: float(over(m, 50, math.inf).abs().max()),
+        elsewhere=(_IN_SHELL, "the largest kappa between scales 1/2 and 10", RELU, peak),
+    ),
+    "G4a": _Row(
+        statement="ReLU: at least three quarters of the curvature is positive where kappa peaks.",
+        expected=Expected(low=0.75, origin=_SPEC),
+        curve=RELU,
+        read=share_at_peak,
+    ),
+    "G4b": _Row(
+        statement="ReLU: the share of positive curvature is within 0.1 of 1/2 at scales from 20.",
+        expected=Expected(high=0.1, origin=_SPEC),
+        curve=RELU,
+        read=far_share,
+        elsewhere=(
+            _IN_SHELL,
+            "distance from 1/2 where kappa peaks",
+            RELU,
+            lambda m: abs(share_at_peak(m) - 0.5),
+        ),
+    ),
+    "G5a": _Row(
+        statement="Tanh, weights scaled: kappa stays below 2 at scales from 0.2 to 20.",
+        expected=Expected(high=2.0, origin=f"set before measuring, from one trial of two draws; {_SEEDS}: 2.0"),
+        curve=TANH,
+        read=lambda m: largest(m, 0.2, 20),
+        elsewhere=("ReLU", "the same reading of ReLU, which has a zone", RELU, lambda m: largest(m, 0.2, 20)),
+    ),
+    "G5b": _Row(
+        statement="Tanh, temperature: kappa is above 2 for every factor on the logits from 3 to 30.",
+        expected=Expected(low=2.0, origin=_SPEC),
+        curve=TANH_HOT,
+        read=lambda m: float(over(m, 3, 30).min()),
+    ),
+    "G7a": _Row(
+        statement="The Gauss-Newton part of the Hessian outweighs the rest where kappa peaks (log10 of the ratio).",
+        expected=Expected(low=0.0, origin="the theory: the excess is that of the Gauss-Newton part"),
+        curve=RELU,
+        read=ratio_at_peak,
+        elsewhere=("outside the shell, scale 20", "the same where kappa has fallen to 1", RELU, ratio_at(20.0)),
+        source=SPLIT,
+    ),
+    "G7b": _Row(
+        statement="The rest outweighs the Gauss-Newton part at scale 0.2 (log10 of the ratio).",
+        expected=Expected(high=0.0, origin="the theory"),
+        curve=RELU,
+        read=ratio_at(INSIDE["weights"]),
+        elsewhere=("where kappa peaks", "the same inside the shell", RELU, ratio_at_peak),
+        source=SPLIT,
+    ),
+    "V1": _Row(
+        statement="ReLU has a zone in the scale of its weights: the peak of kappa stands 1 or more above both sides "
+        "(both versions of the abstract).",
+        expected=Expected(low=1.0, origin="the standard deviation of kappa for curvatures with random signs"),
+        curve=RELU,
+        read=shell,
+    ),
+    "V2": _Row(
+        statement="Tanh has one too (second version of the abstract).",
+        expected=Expected(low=1.0, origin="as V1"),
+        curve=TANH,
+        read=shell,
+    ),
+    "V3": _Row(
+        statement="Tanh has none (first version of the abstract): the peak stands less than 1 above the higher side.",
+        expected=Expected(high=1.0, origin="as V1"),
+        curve=TANH,
+        read=shell,
+        elsewhere=("ReLU", "the same reading of ReLU, which has a zone", RELU, shell),
+    ),
+    "V4": _Row(
+        statement="Tanh has a zone in the temperature of the softmax.",
+        expected=Expected(low=1.0, origin="as V1"),
+        curve=TANH_HOT,
+        read=shell,
+        source=SPLIT,
+    ),
+    "G12": _Row(
+        statement="A convolutional ReLU network has a zone in the scale of its weights (second version).",
+        expected=Expected(low=1.0, origin="as V1"),
+        curve=CNN,
+        read=shell,
+    ),
+    "G13": _Row(
+        statement="The zone is there on hyperspheres as well, their own bending counted: kappa reaches 3.5 at scales "
+        "from 1/2 to 10.",
+        expected=Expected(low=3.5, origin="as G3a"),
+        curve=SPHERE,
+        read=peak,
+    ),
+    "G14": _Row(
+        statement="On hyperspheres without their own bending kappa reaches 3.5.",
+        expected=Expected(low=3.5, origin="as G3a"),
+        curve=SPHERE,
+        read=flat_peak,
+    ),
+}
+
+
+def _claims(comparison: ZoneComparison, scope: str, preset: str) -> list[Claim]:
+    """The rows whose parts were run, in their order."""
+
+    def claim(
+        row: str, statement: str, expected: Expected, measured: Estimate, nulls: list[NullEvidence], source: str = PAPER
+    ) -> Claim:
+        return Claim(
+            study="goldilocks",
+            row=row,
+            preset=preset,
+            statement=statement,
+            source=source,
+            scope=scope,
+            expected=expected,
+            measured=measured,
+            nulls=tuple(nulls),
+        )
+
+    found = [
+        claim(
+            name, row.statement, row.expected, comparison.mean(row.curve, row.read), _nulls(comparison, row), row.source
+        )
+        for name, row in _ROWS.items()
+        if row.curve in comparison.curves
+    ]
+    found += [claim(*parts) for parts in _from_data(comparison)]
+    found += [claim(*parts) for parts in _from_training(comparison)]
+    return sorted(found, key=lambda one: ROWS.index(one.row))
+
+
+_Parts = tuple[str, str, Expected, Estimate, list[NullEvidence]]
+
+
+def _nulls(comparison: ZoneComparison, row: _Row) -> list[NullEvidence]:
+    if row.elsewhere is not None:
+        name, description, curve, read = row.elsewhere
+        return [NullEvidence(name=name, description=description, measured=comparison.mean(curve, read))]
+
+    def by_chance(kind: str) -> Callable[[GoldilocksMeasurement], float]:
+        return lambda measured: row.read(measured.chance("signs" if kind == "signs" else "symmetric"))
+
+    return [
+        NullEvidence(
+            name="random signs",
+            description="the same curvatures with signs by the toss of a coin, read in the same way",
+            measured=comparison.mean(row.curve, by_chance("signs")),
+        ),
+        NullEvidence(
+            name="random symmetric matrix",
+            description="a Gaussian random symmetric matrix of the same size at every scale",
+            measured=comparison.mean(row.curve, by_chance("symmetric")),
+        ),
+    ]
+
+
+def _from_data(comparison: ZoneComparison) -> list[_Parts]:
+    if PERMUTED not in comparison.curves:
+        return []
+    between = NullEvidence(
+        name="one permutation against another",
+        description="the same difference between two permutations of the labels",
+        measured=comparison.difference(PERMUTED, PERMUTED_AGAIN, peak),
+    )
+    more = Expected(low=0.0, origin="by definition: more than the null")
+    return [
+        (
+            "G15",
+            "The zone tells of the labels: kappa peaks higher than with permuted ones (difference of the peaks).",
+            more,
+            comparison.difference(RELU, PERMUTED, peak),
+            [between],
+        ),
+        (
+            "G16",
+            "The zone tells of the data: kappa peaks higher than on Gaussian inputs of equal covariance with random "
+            "labels (difference of the peaks).",
+            more,
+            comparison.difference(RELU, GAUSSIAN, peak),
+            [between],
+        ),
+    ]
+
+
+_SCORES = {"kappa": "kappa", "positive_share": "the share of positive curvature", "loss": "its low loss"}
+
+
+def _from_training(comparison: ZoneComparison) -> list[_Parts]:
+    found: list[_Parts] = []
+    if comparison.hyperplanes:
+        found.append(
+            (
+                "G9",
+                "Training inside random hyperplanes follows their overlap with the zone: rank correlation over radii "
+                "of accuracy with kappa before training.",
+                Expected(low=0.3, origin="'correlates' in the paper's abstract, read as 0.3"),
+                comparison.hyperplane_correlation("kappa"),
+                [
+                    NullEvidence(
+                        name="equal initial loss",
+                        description="accuracy in the same subspaces at the same radii, outputs divided so that the "
+                        "initial loss is equal; kappa as without it",
+                        measured=comparison.hyperplane_correlation("equal loss"),
+                    ),
+                    NullEvidence(
+                        name="initial loss instead of kappa",
+                        description="rank correlation of accuracy with low initial loss",
+                        measured=comparison.hyperplane_correlation("loss"),
+                    ),
+                ],
+            )
+        )
+    if comparison.architectures:
+        found.append(
+            (
+                "G10",
+                "He's and Xavier's draws lie inside the zone (kappa above half its peak): share of architectures.",
+                Expected(low=0.9, origin="'common initialisations lie inside', read as nine in ten"),
+                comparison.inside(),
+                [
+                    NullEvidence(
+                        name="a scale by chance",
+                        description="the share, had scales been drawn log-uniformly from 0.1 to 10 times the draw",
+                        measured=comparison.inside(by_chance=True),
+                    )
+                ],
+            )
+        )
+    if comparison.selections:
+        rows = zip(("G11a", "G11b", "G11c", "G11d", "G11e", "G11f"), [*_SCORES, *_SCORES], strict=True)
+        for place, (row, score) in enumerate(rows):
+            kind = "one" if place < 3 else "mixed"
+            among = "20 draws of one scale" if kind == "one" else "20 draws of scales from 1/2 to 4"
+            found.append(
+                (
+                    row,
+                    f"An initialisation chosen among {among} by {_SCORES[score]} trains faster than random ones: log2 "
+                    "of the ratio of steps to a loss of 1 nat.",
+                    Expected(high=0.0, origin="by definition: fewer steps"),
+                    comparison.gain(score, kind),
+                    [
+                        NullEvidence(
+                            name="chosen at random",
+                            description="one more candidate, picked without looking",
+                            measured=comparison.gain("random", kind),
+                        )
+                    ],
+                )
+            )
+    return found
