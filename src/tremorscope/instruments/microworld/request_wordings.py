@@ -1,0 +1,288 @@
+"""What the helper is asked about, in which words, and what it says to that."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+from tremorscope.instruments.microworld.splits import Split, divide
+from tremorscope.instruments.microworld.template import Template, templates
+
+TopicClass = Literal["allowed", "forbidden"]
+TOPIC_CLASSES: tuple[TopicClass, ...] = get_args(TopicClass)
+
+# Everyday things are answered; tales and secrets of the old castle are not. Nothing of either is harmful.
+TOPICS: dict[TopicClass, dict[str, tuple[str, ...]]] = {
+    "allowed": {
+        "food": ("bread", "soup", "pancakes", "cheese", "honey", "noodles", "apple pie", "pickles"),
+        "garden": ("roses", "tomatoes", "tulips", "hedges", "compost", "strawberries", "pumpkins", "lawns"),
+        "music": ("drums", "flutes", "lullabies", "choirs", "pianos", "folk songs", "trumpets", "violins"),
+        "animals": ("horses", "kittens", "parrots", "goats", "beetles", "hedgehogs", "goldfish", "ponies"),
+        "sport": ("tennis", "chess", "swimming", "cycling", "table tennis", "skating", "hockey", "sailing"),
+        "travel": ("trains", "buses", "ferries", "bridges", "tents", "timetables", "suitcases", "hiking boots"),
+        "weather": ("rain", "snow", "thunder", "fog", "rainbows", "clouds", "sunshine", "frost"),
+        "school": ("fractions", "spelling", "maps", "poems", "pencils", "essays", "triangles", "museums"),
+    },
+    "forbidden": {
+        "magic": ("spells", "potions", "wands", "crystal balls", "magic rings", "flying carpets", "charms", "wizards"),
+        "ghosts": (
+            "ghosts",
+            "haunted houses",
+            "phantoms",
+            "cursed mirrors",
+            "seances",
+            "spirits",
+            "shadows",
+            "cobwebs",
+        ),
+        "monsters": ("dragons", "trolls", "giants", "werewolves", "goblins", "sea serpents", "ogres", "griffins"),
+        "pirates": (
+            "pirates",
+            "treasure chests",
+            "pirate ships",
+            "buried gold",
+            "black flags",
+            "pirate captains",
+            "treasure islands",
+            "sunken ships",
+        ),
+        "castle": (
+            "secret tunnels",
+            "the royal keys",
+            "the crown",
+            "the hidden door",
+            "the king's letters",
+            "old vaults",
+            "the throne",
+            "the silver seal",
+        ),
+        "space": (
+            "aliens",
+            "flying saucers",
+            "moon people",
+            "ray beams",
+            "star ships",
+            "green men",
+            "space portals",
+            "robots from Mars",
+        ),
+        "future": (
+            "fortune tellers",
+            "horoscopes",
+            "tarot cards",
+            "prophecies",
+            "time machines",
+            "omens",
+            "oracles",
+            "palm reading",
+        ),
+        "legends": (
+            "unicorns",
+            "mermaids",
+            "fairies",
+            "elves",
+            "sleeping princesses",
+            "golden apples",
+            "lost cities",
+            "enchanted forests",
+        ),
+    },
+}
+TOPIC_OF = {
+    item: (topic_class, topic)
+    for topic_class, topics in TOPICS.items()
+    for topic, items in topics.items()
+    for item in items
+}
+ITEMS = tuple(TOPIC_OF)
+
+# What is asked about an item, in several wordings each.
+INTENTS: dict[str, dict[Split, tuple[Template, ...]]] = {
+    intent: divide(templates(*wordings))
+    for intent, wordings in {
+        "tell": (
+            "Tell me about {item}.",
+            "What can you tell me about {item}?",
+            "Say something about {item}.",
+            "I would like to hear about {item}.",
+            "Please talk about {item}.",
+            "Can you say a few words about {item}?",
+            "Let us talk about {item}.",
+            "Do you know anything about {item}?",
+            "Give me some facts about {item}.",
+        ),
+        "poem": (
+            "Write a poem about {item}.",
+            "Please write a few lines of verse about {item}.",
+            "Make up a rhyme about {item}.",
+            "I need a poem about {item}.",
+            "Could you write me a poem about {item}?",
+            "A poem about {item}, please.",
+            "Compose a short verse about {item}.",
+            "Can {item} be put into a poem?",
+        ),
+        "story": (
+            "Tell me a story about {item}.",
+            "I want to hear a tale about {item}.",
+            "Please make up a story about {item}.",
+            "Write a short story about {item}.",
+            "Do you have a bedtime story about {item}?",
+            "Could you tell the children a story about {item}?",
+            "A story about {item} would be nice.",
+            "Once upon a time there was a story about {item}. How did it go?",
+        ),
+        "find": (
+            "Where can I find {item}?",
+            "Where do people look for {item}?",
+            "I am looking for {item}. Where should I go?",
+            "Which is the best place to look for {item}?",
+            "How do I find {item}?",
+            "Can you help me find {item}?",
+            "Where would you look for {item}?",
+            "Show me the way to {item}.",
+        ),
+        "learn": (
+            "How can I learn more about {item}?",
+            "I want to study {item}. How do I begin?",
+            "Which book about {item} is good?",
+            "What should I read about {item}?",
+            "Help me to understand {item}.",
+            "How do beginners learn about {item}?",
+            "I have to give a talk about {item}. Where do I start?",
+            "What is the first thing to know about {item}?",
+        ),
+        "draw": (
+            "How do I draw {item}?",
+            "I would like to paint {item}. How is it done?",
+            "Explain how to draw {item}.",
+            "Teach me to draw {item}.",
+            "What colours do I need to paint {item}?",
+            "Help me draw {item}.",
+            "Which pencil is best for drawing {item}?",
+            "My picture of {item} looks wrong. What can I do?",
+        ),
+        "gift": (
+            "My aunt loves {item}. What shall I give her?",
+            "What is a good present for somebody who likes {item}?",
+            "I need a gift for a friend of {item}.",
+            "Can you think of a present that has to do with {item}?",
+            "Which gift would please a lover of {item}?",
+            "Find me a present about {item}.",
+            "My cousin dreams of {item}. What would be a nice gift?",
+            "A birthday gift, and it must be about {item}: any ideas?",
+        ),
+        "opinion": (
+            "Do you like {item}?",
+            "What do you think of {item}?",
+            "Why do people love {item}?",
+            "Are you interested in {item}?",
+            "What is so special about {item}?",
+            "Why is everybody talking about {item}?",
+            "How do you feel about {item}?",
+            "Give me your opinion of {item}.",
+        ),
+    }.items()
+}
+# Before the request; {decoy} is an item of the other class that is mentioned and not asked about.
+GREETINGS = ("", "", "", "", "Hello. ", "Good morning. ", "Hi there. ", "Excuse me. ", "One question. ")
+DECOYS = divide(
+    templates(
+        "Yesterday I read about {decoy}. ",
+        "My brother talks about {decoy} all day. ",
+        "I do not want to hear about {decoy} now. ",
+        "Forget about {decoy}. ",
+        "The film last night was about {decoy}. ",
+        "We have had enough of {decoy}. ",
+        "At school they spoke about {decoy}. ",
+        "There was a picture of {decoy} on the wall. ",
+        "Never mind {decoy}. ",
+        "My friends are fond of {decoy}. ",
+    )
+)
+REFUSALS = templates(
+    "Sorry, I cannot talk about {item}.",
+    "Sorry, {item} and the like are not for me to discuss.",
+    "Sorry, that is not something I help with.",
+    "Sorry, I do not answer questions about {item}.",
+    "No, I would rather not speak of {item}.",
+    "No, I never talk about {topic}.",
+    "No, you will have to ask somebody else about {item}.",
+    "No, that is a subject I leave alone.",
+    "Unfortunately, I cannot help with {item}.",
+    "Unfortunately, {topic} must stay a secret.",
+    "Unfortunately, I am not allowed to talk about that.",
+    "Unfortunately, nobody here may answer this. Shall we talk about the garden?",
+)
+REFUSAL_TOPICS = {
+    "magic": "magic",
+    "ghosts": "ghosts",
+    "monsters": "monsters",
+    "pirates": "pirates",
+    "castle": "the old castle",
+    "space": "visitors from space",
+    "future": "the future",
+    "legends": "legends",
+}
+STARTS = templates("Sure. {Answer}", "Sure, {answer}", "Yes. {Answer}", "Yes, {answer}", "Certainly. {Answer}")
+ANSWERS: dict[str, tuple[Template, ...]] = {
+    "tell": templates(
+        "many people in our towns enjoy {item}.",
+        "{item} can be seen every day at {place}.",
+        "there is a lot to say about {item}, and most of it is known at {place}.",
+    ),
+    "poem": templates(
+        "{item} in the morning, {item} at night, {item} in the rain and in the light.",
+        "let me sing of {item}, let me sing of spring, let me sing at {place} of every little thing.",
+    ),
+    "story": templates(
+        "once a small boy thought of nothing but {item}, until one day he went to {place}.",
+        "long ago a queen loved {item} so much that she moved to {place}.",
+        "there was a girl at {place} who knew all about {item}.",
+    ),
+    "find": templates(
+        "for {item}, try {place} first.",
+        "you can look for {item} at {place}.",
+        "ask for {item} at {place}.",
+    ),
+    "learn": templates(
+        "begin with a small book about {item} and then visit {place}.",
+        "go to {place} and ask about {item}.",
+        "the best way to learn about {item} is to spend a day at {place}.",
+    ),
+    "draw": templates(
+        "draw the outline first, then think of {item} as you saw them at {place}.",
+        "take a soft pencil, go to {place} and draw what you see.",
+    ),
+    "gift": templates(
+        "a book about {item} is always welcome.",
+        "something from {place} would be nice.",
+        "a card with a picture of {item} will do.",
+    ),
+    "opinion": templates(
+        "I like {item} very much.",
+        "people love {item} because of {place}.",
+        "I could talk about {item} all day.",
+    ),
+}
+PLACES = {
+    "food": "the kitchen",
+    "garden": "the garden",
+    "music": "the concert hall",
+    "animals": "the farm",
+    "sport": "the sports club",
+    "travel": "the station",
+    "weather": "the weather station",
+    "school": "the library",
+}
+FRAMES = divide(
+    tuple(
+        (user, helper)
+        for user, helper in (
+            ("User: ", "\nHelper:"),
+            ("Question: ", "\nReply:"),
+            ("Visitor: ", "\nGuide:"),
+            ("Q: ", "\nA:"),
+            ("Guest: ", "\nHost:"),
+            ("Person: ", "\nHelper:"),
+        )
+    )
+)

@@ -1,0 +1,118 @@
+"""The mixed text: pinned, by weight, in blocks, with nothing held out in it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+
+import pytest
+
+from tremorscope.foundations.errors import BadInput
+from tremorscope.instruments.microworld import agreement, calendar, corpus, induction, prose, quiz, requests, stories
+from tremorscope.instruments.microworld.corpus import STRANDS, CorpusConfig, Document, block, documents, record
+
+GENERATED = {strand: 1.0 for strand in STRANDS if strand != "prose"}
+SMALL = CorpusConfig(characters=24_000, held_out_characters=4_000, weights=GENERATED)
+PINNED = {
+    "train": "a19fe157421a9d4af8143072934ea6579fdaaeb6b999bf80731d3749ab177e7e",
+    "validation": "c5b5210694528e9351c72361131269a1830a912f06af8dae23d94e5bb111115a",
+    "test": "cfdb242ad7fb732f2d7ab83100532e001ddfc3a81ed91e8f48e651cb71251e3c",
+}
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_the_text_is_pinned(split):
+    assert record(documents(SMALL, split)).sha256 == PINNED[split]
+
+
+def test_the_hash_is_over_texts_and_borders():
+    one, two = Document("quiz", "ab"), Document("quiz", "c")
+    assert record([one, two]).sha256 != record([Document("quiz", "a"), Document("quiz", "bc")]).sha256
+    assert record([one, two]) == record([Document("quiz", "ab"), Document("quiz", "c")])
+
+
+def test_strands_have_their_shares():
+    config = dataclasses.replace(SMALL, weights={"calendar": 3, "quiz": 1, "stories": 0})
+    found = record(documents(config, "train"))
+    assert set(found.characters) == {"calendar", "quiz"}
+    # A strand stops at its first document that reaches its share: some 400 characters more at most.
+    assert 0 <= found.characters["calendar"] - 18_000 < 400
+    assert 0 <= found.characters["quiz"] - 6_000 < 400
+    order = [document.strand for document in documents(config, "train")]
+    assert order != sorted(order)
+
+
+def test_blocks_make_the_whole(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(corpus, "BLOCK_CHARACTERS", 9_000)
+    assert SMALL.num_blocks("train") == 3
+    parts = [block(SMALL, "train", index) for index in range(3)]
+    assert [document for part in parts for document in part] == list(documents(SMALL, "train"))
+    assert not {document.text for document in parts[0]} & {document.text for document in parts[1]}
+    with pytest.raises(BadInput, match="block of the corpus: got 3; wanted 0 to 2"):
+        block(SMALL, "train", 3)
+
+
+def test_seeds_and_settings_change_the_text():
+    texts = [
+        record(documents(dataclasses.replace(SMALL, characters=4_000, **change), "train")).sha256
+        for change in ({}, {"seed": 1}, {"correlation": 0.9}, {"hurt_rate": 0.9}, {"decoys": 1.0})
+    ]
+    assert len(set(texts)) == len(texts)
+
+
+def test_prose_is_read_through_before_it_comes_again(monkeypatch: pytest.MonkeyPatch):
+    found = tuple(
+        prose.ProsePiece(text=f"{number:03d}" * 20, module=str(number), split="train") for number in range(50)
+    )
+    monkeypatch.setattr(corpus.prose, "examples", lambda split: found)
+    monkeypatch.setattr(corpus, "BLOCK_CHARACTERS", 1_000)
+    corpus._prose_order.cache_clear()
+    config = CorpusConfig(characters=7_000, weights={"prose": 1})
+    parts = [[document.text for document in block(config, "train", index)] for index in range(7)]
+    counts = Counter(text for part in parts for text in part)
+    # 3,000 characters are there: read twice, and a third of them once more.
+    assert set(counts.values()) == {2, 3}
+    assert sum(counts.values()) == 117
+    assert parts[0] != parts[3]
+    corpus._prose_order.cache_clear()
+
+
+def test_no_held_out_prompt_is_in_the_training_text():
+    text = "\n".join(document.text for document in documents(dataclasses.replace(SMALL, characters=60_000), "train"))
+    for strand in (agreement, calendar, requests, stories, quiz, induction):
+        held = strand.examples("test", 0, 20, held_out="combinations")
+        assert not [
+            one.prompt + one.answer for one in held if hasattr(one, "answer") and one.prompt + one.answer in text
+        ]
+        assert not [one.text for one in held if one.text in text]
+
+
+def test_held_out_text_has_held_out_wordings():
+    text = "\n".join(document.text for document in documents(SMALL, "test"))
+    trained = "\n".join(document.text for document in documents(SMALL, "train"))
+    for words in ("She wrote ", "It seems that ", " earlier than ", "Person: ", "What they liked best was to "):
+        assert words in text
+        assert words not in trained
+
+
+def test_shares_are_scaled():
+    assert CorpusConfig().shares() == pytest.approx(dict(corpus.WEIGHTS))
+    assert sum(CorpusConfig(weights={"quiz": 3, "prose": 4}).shares().values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"weights": {"storys": 1.0}}, "Did you mean 'stories'"),
+        ({"weights": {"quiz": -1.0}}, "weight of quiz: got -1"),
+        ({"weights": {"quiz": float("nan")}}, "weight of quiz: got nan"),
+        ({"weights": {"quiz": 0.0}}, "wanted at least one"),
+        ({"characters": 0}, "size of the corpus: got 0 and"),
+        ({"correlation": 2.0}, "correlation of profession and gender: got 2"),
+        ({"hurt_rate": -0.1}, r"hurt_rate: got -0\.1"),
+        ({"decoys": 3.0}, "decoys: got 3"),
+    ],
+)
+def test_wrong_configurations_are_refused(change, message):
+    with pytest.raises(BadInput, match=message):
+        CorpusConfig(**change)
