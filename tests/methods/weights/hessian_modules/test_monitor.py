@@ -123,5 +123,5 @@ def test_what_cannot_be_watched_is_named():
     real = {"real": batch._replace(target=torch.zeros(9, 3, dtype=F64))}
     with pytest.raises(BadInput, match="set of the monitor: got no classes; wanted classified examples"):
         monitor_generalisations(net, {0: net.theta, 1: net.theta}, batch, num_directions=2, sets=real)
-    with pytest.raises(BadInput, match=r"rule of the monitor: got \(0.5, 0.4\); wanted 0 < settled < threshold < 1"):
-        TurnRule(settled=0.5)
+    with pytest.raises(BadInput, match=r"rule of the monitor: got \(0.7, 0.6\); wanted 0 < settled < threshold < 1"):
+        TurnRule(settled=0.7)

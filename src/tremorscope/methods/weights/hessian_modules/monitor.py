@@ -40,7 +40,8 @@ class TurnRule:
     """When a turn of the span counts as news.
 
     The rule is armed once the turn between checkpoints has been at most `settled`, and flags the first checkpoint
-    after that at which it is at least `threshold`.
+    after that at which it is at least `threshold`. The defaults were set on digits under patterns (calibration seeds
+    0 and 1): turns reach 0.8 to 0.95 when the images change, and at most 0.43 when only the optimiser begins anew.
 
     >>> TurnRule(threshold=0.5, settled=0.3).first([math.nan, 0.9, 0.6, 0.2, 0.3, 0.7, 0.8])
     5
@@ -49,7 +50,7 @@ class TurnRule:
         BadInput: If the two are not `0 < settled < threshold < 1`.
     """
 
-    threshold: float = 0.4
+    threshold: float = 0.6
     settled: float = 0.25
 
     def __post_init__(self) -> None:
