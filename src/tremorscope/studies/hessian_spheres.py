@@ -379,7 +379,7 @@ class SphereRows:
 
 
 _SEPARATION = (
-    "calibration seeds 0 and 1, four members at desk size: random spans give 0.13 to 0.19, the mixed span 0.08 to 0.18, "
+    "calibration seeds 0 and 1, four members at desk size: random spans give 0.13 to 0.19, the mixed one 0.08 to 0.18, "
     "that of patterns 0.23 to 0.39"
 )
 _LATENESS = "calibration seeds 0 and 1, four members at desk size: 57 to 95 steps, always before the onset"
