@@ -300,7 +300,7 @@ def damped(dtype: torch.dtype) -> Case:
 @operator_case
 def hessian_mlp(dtype: torch.dtype) -> Case:
     network = mlp(dtype)
-    operator = Hessian(network, network.task.train_batch())
+    operator = Hessian(network, network.task.train_batch(), route="linearize")
     pieces = Hessian(network, in_pieces(network, 5), memory=1, route="double_backward")
     return Case(operator, naive_hessian(network), network.module, pieces)
 
@@ -308,7 +308,7 @@ def hessian_mlp(dtype: torch.dtype) -> Case:
 @operator_case
 def hessian_of_some_parameters(dtype: torch.dtype) -> Case:
     network = mlp(dtype)
-    operator = Hessian(network, network.task.train_batch(), parameters="3.*")
+    operator = Hessian(network, network.task.train_batch(), parameters="3.*", route="linearize")
     return Case(operator, naive_hessian(network, "3.*"), network.module)
 
 
@@ -322,13 +322,13 @@ def hessian_by_double_backward(dtype: torch.dtype) -> Case:
 @operator_case
 def hessian_cnn(dtype: torch.dtype) -> Case:
     network = cnn(dtype)
-    return Case(Hessian(network, network.task.train_batch()), naive_hessian(network), network.module)
+    return Case(Hessian(network, network.task.train_batch(), route="linearize"), naive_hessian(network), network.module)
 
 
 @operator_case
 def hessian_recurrent(dtype: torch.dtype) -> Case:
     network = recurrent(dtype)
-    return Case(Hessian(network, network.task.train_batch()), naive_hessian(network), network.module)
+    return Case(Hessian(network, network.task.train_batch(), route="linearize"), naive_hessian(network), network.module)
 
 
 @operator_case
@@ -363,7 +363,7 @@ def jacobian_of_training(dtype: torch.dtype) -> Case:
 @operator_case
 def gauss_newton_mlp(dtype: torch.dtype) -> Case:
     network = mlp(dtype)
-    operator = GaussNewton(network, network.task.train_batch())
+    operator = GaussNewton(network, network.task.train_batch(), route="linearize")
     pieces = GaussNewton(network, in_pieces(network, 5), memory=1, route="double_backward")
     return Case(operator, naive_gauss_newton(network), network.module, pieces)
 
@@ -386,7 +386,9 @@ def gauss_newton_transformer(dtype: torch.dtype) -> Case:
 @operator_case
 def gauss_newton_recurrent(dtype: torch.dtype) -> Case:
     network = recurrent(dtype)
-    return Case(GaussNewton(network, network.task.train_batch()), naive_gauss_newton(network), network.module)
+    return Case(
+        GaussNewton(network, network.task.train_batch(), route="linearize"), naive_gauss_newton(network), network.module
+    )
 
 
 @operator_case

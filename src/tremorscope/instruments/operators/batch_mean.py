@@ -14,7 +14,7 @@ from tremorscope.foundations.errors import BadInput
 from tremorscope.foundations.layout import Layout
 from tremorscope.instruments.operators.mean_loss import BatchLoss, MeanLoss, kept
 from tremorscope.instruments.operators.operator import LinearOperator
-from tremorscope.instruments.operators.route_choice import AskedRoute, Candidate, choose
+from tremorscope.instruments.operators.route_choice import SMALL_BYTES, AskedRoute, Candidate, choose
 from tremorscope.instruments.operators.second_order import BlockProduct, Route, exact_derivatives, gradient_at
 
 MEMORY = 2**30  # bytes of linearised batches that are kept between products
@@ -58,6 +58,7 @@ class BatchMean(LinearOperator):
                     rebuild=lambda way: build(first, mean.theta, way, True),
                     theta=mean.theta,
                     slope=float(gradient_at(first, mean.theta).norm()),
+                    is_small=max(batch.saved_bytes for batch in mean.batches) <= SMALL_BYTES,
                 ),
             )
             self.route, self.flags = choice.route, choice.flags

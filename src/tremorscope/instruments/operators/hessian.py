@@ -42,8 +42,9 @@ class Hessian(BatchMean):
         route: `"linearize"` traces forward-over-reverse once and replays it; `"double_backward"` keeps the
             graph of the gradient; `"finite_difference"` needs only gradients and is not exact. `"auto"`
             takes the first of these that works here and passes a check against another way of
-            computing the same product; no timing is involved. `"tune"` times the first two for a few
-            hundredths of a second: faster on some machines, and bits may then differ from run to run.
+            computing the same product (the second one first, up to 4 MiB of activations); no timing is
+            involved. `"tune"` times the first two for a few hundredths of a second: faster on some
+            machines, and bits may then differ from run to run.
             `.route` says which it was and `.flags` why not an earlier one.
         chunk: Columns of a block multiplied together; from the memory bound by default.
         memory: Bytes of linearised batches that are kept. The first batch is always kept.

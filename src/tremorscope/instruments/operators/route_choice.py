@@ -16,6 +16,11 @@ from tremorscope.instruments.operators.second_order import BUILDERS, BlockProduc
 
 AskedRoute = Literal["auto", "tune", "linearize", "double_backward", "finite_difference"]
 ORDER: tuple[Route, ...] = ("linearize", "double_backward", "finite_difference")
+SMALL_ORDER: tuple[Route, ...] = ("double_backward", "linearize", "finite_difference")
+SMALL_BYTES = 4 * 2**20
+"""Activations of a pass up to which `auto` does not trace first: tracing takes torch a fixed quarter of a second, and
+saves a third of a product that takes milliseconds."""
+
 _TIMED_SECONDS = 0.025
 """For each of the two routes that `tune` compares."""
 
@@ -39,7 +44,7 @@ class Candidate:
     """One product in several ways: `build` for many uses, `rebuild` for one.
 
     `slope` is the norm of the gradient: rounding in a product is relative to it where the curvature is all
-    but zero.
+    but zero. `is_small`: products are so cheap that a trace does not pay.
     """
 
     what: str
@@ -47,6 +52,7 @@ class Candidate:
     rebuild: Build
     theta: Tensor
     slope: float
+    is_small: bool = False
 
 
 def choose(asked: AskedRoute, candidate: Candidate) -> Choice:
@@ -58,7 +64,9 @@ def choose(asked: AskedRoute, candidate: Candidate) -> Choice:
     if asked not in ("auto", "tune", *BUILDERS):
         raise BadInput("route", got=asked, wanted=f"auto, tune or one of {', '.join(BUILDERS)}")
     if asked != "tune":
-        return _first_that_works(ORDER if asked == "auto" else (asked,), candidate, fall_back=asked == "auto")
+        if asked == "auto":
+            return _first_that_works(SMALL_ORDER if candidate.is_small else ORDER, candidate, fall_back=True)
+        return _first_that_works((asked,), candidate, fall_back=False)
     first = _first_that_works(ORDER, candidate, fall_back=True)
     if first.route != "linearize":
         return first
@@ -89,7 +97,7 @@ def _first_that_works(routes: tuple[Route, ...], candidate: Candidate, *, fall_b
     flags: tuple[str, ...] = ()
     for route in routes:
         try:
-            product, one_at_a_time = _checked(route, candidate, suspicious=bool(flags))
+            product, one_at_a_time = _checked(route, candidate, confirm=fall_back)
         except TremorscopeError:
             raise
         except Exception as error:  # torch raises many kinds for "no such derivative"
@@ -115,7 +123,7 @@ class _Mismatch(RuntimeError):
     """A product that another way of computing it does not confirm."""
 
 
-def _checked(route: Route, candidate: Candidate, *, suspicious: bool) -> tuple[BlockProduct, bool]:
+def _checked(route: Route, candidate: Candidate, *, confirm: bool) -> tuple[BlockProduct, bool]:
     """Build one route and hold its products against a second opinion, on two fixed random vectors."""
     theta, slope = candidate.theta, candidate.slope
     product = candidate.build(route)
@@ -134,12 +142,8 @@ def _checked(route: Route, candidate: Candidate, *, suspicious: bool) -> tuple[B
     if route == "linearize":
         untraced = candidate.rebuild(route)(probes[:, :1])
         _agree(first, untraced, eps**0.5, 10 * eps * slope, "an untraced product")
-    elif route == "double_backward" and suspicious:
-        # An operation without forward rule may be a custom function whose backward hides from autograd; it
-        # then gives a wrong second derivative and no error. Differences are coarse, but not that coarse.
-        coarse = 0.1 if theta.dtype == torch.float64 else 0.3
-        differences = candidate.build("finite_difference")(probes[:, :1])
-        _agree(first, differences, coarse, 10 * eps ** (2 / 3) * slope, "central differences")
+    elif route == "double_backward" and confirm:
+        _confirm_double_backward(first, probes[:, :1], candidate)
     if route == "finite_difference":
         return product, False
     try:
@@ -147,6 +151,23 @@ def _checked(route: Route, candidate: Candidate, *, suspicious: bool) -> tuple[B
     except Exception:  # no batching rule: a matter of speed only
         return product, True
     return product, False
+
+
+def _confirm_double_backward(got: Tensor, probe: Tensor, candidate: Candidate) -> None:
+    """Against forward mode; where it has no rule, against differences.
+
+    An operation without forward rule may be a custom function whose backward hides from autograd; it then gives a
+    wrong second derivative and no error. Differences are coarse, but not that coarse.
+    """
+    eps = torch.finfo(candidate.theta.dtype).eps
+    try:
+        forward = candidate.rebuild("linearize")(probe)
+    except Exception:  # torch raises many kinds for "no such derivative"
+        coarse = 0.1 if candidate.theta.dtype == torch.float64 else 0.3
+        floor = 10 * eps ** (2 / 3) * candidate.slope
+        _agree(got, candidate.build("finite_difference")(probe), coarse, floor, "central differences")
+    else:
+        _agree(got, forward, eps**0.5, 10 * eps * candidate.slope, "forward over reverse")
 
 
 def _agree(got: Tensor, wanted: Tensor, tolerance: float, floor: float, other: str) -> None:
