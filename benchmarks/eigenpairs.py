@@ -1,6 +1,6 @@
 """The twenty largest eigenvalues of a Hessian: ours beside curvlinops, PyHessian, hessian-eigenthings and plain ARPACK.
 
-Same weights, same data, one process, one thread. Peers run at the tolerance of their documentation; each row says
+Same weights, same data, one process, one thread. Equal tolerance for ARPACK and us; each row says
 how far its values are from converged float64 ones, and a ratio counts only among those that are within 1e-5.
 """
 
@@ -30,7 +30,7 @@ from tremorscope.instruments.operators import Hessian  # noqa: E402
 from tremorscope.instruments.spectrum import eigsh  # noqa: E402
 
 K = 20
-OURS = 3  # rows of our own, which come first
+TOL = 1e-3  # of the smallest of the wanted eigenvalues
 GOOD = 1e-5  # relative error of the values that a row must reach to count
 
 
@@ -76,7 +76,8 @@ def measured(at: Problem, exact: Tensor, wide: bool) -> list[Row]:
     peak = gemm_peak(dtype)
 
     def ours(hessian: Hessian, copies: bool = True) -> Found:
-        found = eigsh(hessian, K, copies=copies)
+        # ARPACK's tolerance is relative to each eigenvalue, ours to the largest: the same residual for the smallest.
+        found = eigsh(hessian, K, tol=TOL * float(exact[-1] / exact[0]), copies=copies)
         return Found(found.values, found.vectors, found.num_products)
 
     routes: list[tuple[str, Callable[[], Any], Callable[[Any], Found]]] = [
@@ -87,7 +88,9 @@ def measured(at: Problem, exact: Tensor, wide: bool) -> list[Row]:
         ("curvlinops + ARPACK", at.curvlinops, lambda operator: by_arpack(at, lambda v: operator @ v)),
         ("hessian-eigenthings Lanczos", at.eigenthings, by_eigenthings),
     ]
-    if not wide:
+    if wide:  # ours by the other route is dearer there, and PyHessian would take minutes to be wrong
+        routes = [route for route in routes if "double backward" not in route[0]]
+    else:
         routes.append(("PyHessian", at.pyhessian, by_pyhessian))
     judge = Hessian(at.network, batch)
     rows: list[Row] = []
@@ -116,7 +119,9 @@ def measured(at: Problem, exact: Tensor, wide: bool) -> list[Row]:
     for row in rows:
         row["x ours"] = total(row) / total(first)
         row["solved, x"] = float(row["solved, s"]) / float(first["solved, s"])
-    good = [row for row in rows[OURS:] if float(row["max rel. error"]) <= GOOD]
+    good = [
+        row for row in rows if not str(row["route"]).startswith("tremorscope") and float(row["max rel. error"]) <= GOOD
+    ]
     best = min(good, key=total)
     print(f"fastest peer within {GOOD}: {best['route']}, {best['x ours']:.2f} x ours (solved: {best['solved, x']:.2f})")
     return rows
@@ -151,7 +156,7 @@ def by_arpack(at: Problem, product: Callable[[Tensor], Tensor]) -> Found:
     size = at.num_parameters
     wrapped = sparse.LinearOperator((size, size), matvec=matvec, dtype=kind)
     start = numpy.random.default_rng(0).standard_normal(size).astype(kind)
-    values, vectors = sparse.eigsh(wrapped, k=K, which="LA", tol=1e-3, v0=start)
+    values, vectors = sparse.eigsh(wrapped, k=K, which="LA", tol=TOL, v0=start)
     order = values.argsort()[::-1].copy()
     return Found(torch.from_numpy(values[order]).double(), torch.from_numpy(vectors[:, order].copy()), count)
 
