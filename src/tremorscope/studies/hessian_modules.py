@@ -24,6 +24,7 @@ from tremorscope.instruments.pattern_digits import (
     train_in_phases,
 )
 from tremorscope.instruments.task import Task, digits
+from tremorscope.methods.weights.hessian_modules.curves import ALPHAS
 from tremorscope.studies.hessian_spheres import SPHERE_ROWS, SphereRows, addition_member, monitor_member, sphere_member
 from tremorscope.studies.hessian_steering import (
     PAPER,
@@ -53,6 +54,9 @@ class HessianModulesConfig(Config):
     hidden_activation: Literal["silu", "relu"] = Field("silu", description="Of the hidden layer; the paper: relu.")
     digit_noise: float = Field(0.1, ge=0, description="Standard deviation on training digits; the paper: 0.2.")
     num_nulls: int = Field(2, ge=2, description="Random directions of each kind.")
+    alphas: list[float] = Field(
+        list(ALPHAS), min_length=1, description="Sizes of the step, in lengths of the direction; both signs are tried."
+    )
     num_others: int = Field(0, ge=0, description="Stiff directions of patterns that are tried one by one.")
     num_test: int = Field(360, ge=10, description="Held-out digits of the built-in data.")
     num_curvature: int | None = Field(None, ge=1, description="Images that the curvature looks at; all by default.")
@@ -166,6 +170,7 @@ def _part(item: Mapping[str, Any], run: Run | None) -> dict[str, Any]:
         network,
         data,
         k=config.k,
+        alphas=config.alphas,
         num_nulls=config.num_nulls,
         num_others=config.num_others,
         whole=config.whole,

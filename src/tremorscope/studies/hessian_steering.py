@@ -17,7 +17,6 @@ from tremorscope.instruments.network import Network
 from tremorscope.instruments.pattern_digits import KINDS, Kind, PatternDigits, accuracy
 from tremorscope.instruments.task import Batch
 from tremorscope.methods.weights.hessian_modules.curves import (
-    ALPHAS,
     Choice,
     SteeringCurve,
     choose,
@@ -55,8 +54,9 @@ HALF_KNOWN: dict[str, tuple[Kind, Kind, Kind, Kind]] = {  # keep, break, and in 
     "M11d": ("mixed", "digits", "patterns", "digits"),
 }
 HALF_KNOWN_ALPHAS = (0.5, 1.0, 2.0, 3.0, 5.0, 8.0)  # the mixed loss's own directions leave less of v_B
-MOST = 0.01  # accuracy that the kept set may lose on validation data; the rows allow 0.02 on test data
+MOST = 0.015  # accuracy that the kept set may lose on validation data; the rows allow 0.02 on test data
 MOST_MIXED = 0.02
+BREAK_DROP = 0.5  # accuracy lost by the broken set, where projection and its absence are compared
 BREAK_RISES = (0.5, 1.0, 2.0)  # nats, where generalised and projected directions are compared
 
 
@@ -65,6 +65,7 @@ def steering_member(
     data: PatternDigits,
     *,
     k: int,
+    alphas: Sequence[float],
     num_nulls: int,
     num_others: int,
     whole: bool,
@@ -87,22 +88,24 @@ def steering_member(
             objectives[breaking],
             mixed=objectives["mixed"],
             k=k,
+            alphas=alphas,
             most=MOST,
             num_nulls=num_nulls,
             known=known,
+            independence=keep == "digits",
             seed=derive(seed, keep),
         )
         found["sides"][keep] = _plain_side(measured)
         found["flags"] += list(measured.flags)
-        if keep == "digits":
+        if measured.independence is not None:
             found["independence"] = measured.independence.to_plain()
             found["gram"] = measured.independence.gram[:GRAM_SHOWN, :GRAM_SHOWN].tolist()
             found["others"] = [
-                _other(network, objectives, known, index, k) for index in range(min(num_others, max(k, 1)))
+                _other(network, objectives, known, index, k, alphas) for index in range(min(num_others, max(k, 1)))
             ]
     if whole:
         found["generalised"] = {
-            keep: _generalised(network, objectives, known, keep, breaking, k, seed) for keep, breaking in SIDES
+            keep: _generalised(network, objectives, known, keep, breaking, k, alphas, seed) for keep, breaking in SIDES
         }
         found["half known"] = {
             row: _half_known(network, objectives, known, row, k, num_nulls, seed) for row in HALF_KNOWN
@@ -244,13 +247,17 @@ class SteeringRows:
         chosen = {what: [_null_choices(m, keep, what) for m in self.members] for what in (EQUAL_NORM, EQUAL_CURVATURE)}
         gains = {what: [_average([c.break_damage for c in draws]) for draws in each] for what, each in chosen.items()}
 
-        def cost(member: Mapping[str, Any], choice: Choice, what: str) -> float:
+        def cost(member: Mapping[str, Any], what: str, break_damage: float) -> float:
             curves = _null_curves(member, keep, what) if what == EQUAL_CURVATURE else [_curve(member, keep, what)]
-            return _average([keep_damage_at(one, keep, breaking, break_damage=choice.break_damage) for one in curves])
+            return _average([keep_damage_at(one, keep, breaking, break_damage=break_damage) for one in curves])
 
         costs = {
-            what: [cost(m, c, what) for m, c in zip(self.members, choices, strict=True)]
+            what: [cost(m, what, c.break_damage) for m, c in zip(self.members, choices, strict=True)]
             for what in (NO_PROJECTION, EQUAL_CURVATURE)
+        }
+        at_half = {
+            what: [cost(m, what, BREAK_DROP) for m in self.members]
+            for what in ("steering", NO_PROJECTION, EQUAL_CURVATURE)
         }
         flatness = [_flatness(m, keep, breaking, c.alpha) for m, c in zip(self.members, choices, strict=True)]
         own = [max(abs(c.keep_damage), abs(c.break_damage)) for c in choices]
@@ -272,18 +279,22 @@ class SteeringRows:
             ),
             claim(
                 control,
-                f"Without projection {keep} fall with {breaking}: accuracy that {keep} lose at equal damage to "
-                f"{breaking}, the cheaper of both signs.",
+                f"Without projection {keep} fall with {breaking}: accuracy that {keep} lose where {breaking} lose "
+                f"{BREAK_DROP:g}, the cheaper of both signs.",
                 _CONTROL,
-                costs[NO_PROJECTION],
-                {_STEERING: [c.keep_damage for c in choices]},
+                at_half[NO_PROJECTION],
+                {_STEERING: at_half["steering"]},
             ),
             claim(
                 saved,
-                f"Projection is the effect: accuracy on {keep} that it saves at equal damage to {breaking}.",
+                f"Projection is the effect: accuracy on {keep} that it saves where {breaking} lose {BREAK_DROP:g}.",
                 _SAVED,
-                [c - choice.keep_damage for c, choice in zip(costs[NO_PROJECTION], choices, strict=True)],
-                {EQUAL_CURVATURE: [a - b for a, b in zip(costs[NO_PROJECTION], costs[EQUAL_CURVATURE], strict=True)]},
+                [a - b for a, b in zip(at_half[NO_PROJECTION], at_half["steering"], strict=True)],
+                {
+                    EQUAL_CURVATURE: [
+                        a - b for a, b in zip(at_half[NO_PROJECTION], at_half[EQUAL_CURVATURE], strict=True)
+                    ]
+                },
             ),
             claim(
                 flat,
@@ -529,6 +540,7 @@ def _generalised(
     keep: Kind,
     breaking: Kind,
     k: int,
+    alphas: Sequence[float],
     seed: int,
 ) -> dict[str, Any]:
     measured = steer(
@@ -536,10 +548,12 @@ def _generalised(
         objectives[keep],
         objectives[breaking],
         k=k,
+        alphas=alphas,
         method="generalised",
         most=MOST,
         num_nulls=0,
         known=dict(known),
+        independence=False,
         seed=derive(seed, "generalised", keep),
     )
     return measured.steering.to_plain()
@@ -567,6 +581,7 @@ def _half_known(
         most=MOST if keep != "mixed" else MOST_MIXED,
         num_nulls=num_nulls,
         known=dict(known),
+        independence=False,
         seed=derive(seed, row),
     )
 
@@ -591,11 +606,12 @@ def _other(
     known: Mapping[Kind, StiffDirections],
     index: int,
     k: int,
+    alphas: Sequence[float],
 ) -> dict[str, float]:
     direction = projected(
         known["digits"].spectrum, known["patterns"].spectrum, known["digits"].layout, k=k, index=index
     )
-    curve = steering_curve(network, direction, [objectives["digits"], objectives["patterns"]], ALPHAS)
+    curve = steering_curve(network, direction, [objectives["digits"], objectives["patterns"]], alphas)
     return {**_plain_choice(choose(curve, "digits", "patterns", most=MOST)), "left": direction.left}
 
 

@@ -179,7 +179,10 @@ def test_the_measurement_says_what_was_chosen_beside_control_and_nulls(overlappi
     place = measured.steering.alphas.index(measured.choice.alpha)
     assert measured.choice.break_damage == measured.steering.damage("second", "test")[place]
     assert measured.steering.damage("first", "validation")[place] <= 0.1
-    again = steer(network, keep, breaking, k=8, alphas=(0.5, 1.0, 2.0), num_nulls=3, most=0.1, seed=5)
+    assert measured.independence is not None
+    again = steer(
+        network, keep, breaking, independence=False, k=8, alphas=(0.5, 1.0, 2.0), num_nulls=3, most=0.1, seed=5
+    )
     assert again.null_choices == measured.null_choices
     assert torch.equal(again.direction.vector, measured.direction.vector)
     names = [table.name for table in measured.tables()]

@@ -14,7 +14,7 @@ from tremorscope.instruments.network import Network
 from tremorscope.methods.weights.hessian_modules.directions import SteeringDirection
 from tremorscope.methods.weights.hessian_modules.objectives import PARTS, Objective, Part, Reading
 
-ALPHAS = (0.125, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0)
+ALPHAS = (0.125, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0)
 
 
 @final
@@ -179,6 +179,8 @@ def keep_loss_at(curve: SteeringCurve, keep: str, breaking: str, *, break_rise: 
 
 
 def _cost_at(alphas: Sequence[float], costs: Sequence[float], gains: Sequence[float], wanted: float) -> float:
+    if wanted <= 0:
+        return 0.0  # there already, without a step
     zero = list(alphas).index(0.0)
     reached, ends = [], []
     for places in (range(zero, len(alphas)), range(zero, -1, -1)):

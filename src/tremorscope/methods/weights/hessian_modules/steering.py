@@ -40,6 +40,7 @@ from tremorscope.methods.weights.hessian_modules.presentation import steering_fi
 NO_PROJECTION = "no projection (k = 0)"
 EQUAL_NORM = "random outside the keep span, equal norm"
 EQUAL_CURVATURE = "random, equal curvature"
+DAMPING = 0.003  # of the largest keep-curvature: less does not converge in float32, more keeps less
 MOST_GRADIENT = 0.1  # per unit of weight; a minimum of the losses met here is one to about 0.05
 
 
@@ -75,7 +76,7 @@ class SteeringMeasurement:
     control: Choice
     null_choices: Mapping[str, Sequence[Choice]]
     curvatures: Mapping[str, tuple[float, float]]  # along each direction: of the keep-loss, of the break-loss
-    independence: IndependenceMeasurement
+    independence: IndependenceMeasurement | None
     k: int
     most: float
     kind: Curvature
@@ -89,11 +90,11 @@ class SteeringMeasurement:
 
     def tables(self) -> list[Table]:
         """The choice beside its control and nulls, every point of the curve, and the independence report."""
-        return [*steering_tables(self), *self.independence.tables()]
+        return [*steering_tables(self), *(() if self.independence is None else self.independence.tables())]
 
     def figures(self) -> list[Figure]:
         """Steering curves, kept against broken with the nulls, and the Gram matrix."""
-        return [*steering_figures(self), *self.independence.figures()]
+        return [*steering_figures(self), *(() if self.independence is None else self.independence.figures())]
 
 
 def stiff_directions(
@@ -152,6 +153,7 @@ def steer(
     *,
     mixed: Objective | None = None,
     judged: Objective | None = None,
+    watch: Sequence[Objective] = (),
     k: int = 50,
     method: str = "projection",
     indices: Sequence[int] = (0,),
@@ -162,6 +164,7 @@ def steer(
     known: Mapping[str, StiffDirections] | None = None,
     parameters: str = "*",
     kind: Curvature = "hessian",
+    independence: bool = True,
     seed: int = 0,
     force: bool = False,
 ) -> SteeringMeasurement:
@@ -182,16 +185,18 @@ def steer(
         breaking: What is to break.
         mixed: Data on which both work: watched, and the measure of equal curvature (else the mean of the two).
         judged: What counts as broken on test data, when it is not `breaking`; it is never used to choose.
+        watch: Read along the way, and nothing more.
         k: Top eigenvectors of the keep-loss to leave alone.
         method: `"projection"` (published), `"complement"` or `"generalised"`; see `directions`.
         indices: Which of the break directions to try, 0 the stiffest; nulls get as many draws.
         alphas: Sizes; both signs of each are tried.
         most: Damage of the kept objective allowed on validation data: in its score, else its loss.
         num_nulls: Draws of each null.
-        damping: Of the generalised problem; a hundredth of the keep-loss's largest eigenvalue by default.
+        damping: Of the generalised problem; 0.003 of the keep-loss's largest eigenvalue by default.
         known: From `stiff_directions`, by name of the objective, when several steerings share them.
         parameters: Which weights may move.
         kind: `"hessian"` or `"ggn"`.
+        independence: Also report how far the two losses' stiff directions are apart: `2 k` products of each.
         seed: Names every random stream.
         force: Steer although the eigensolver did not converge.
 
@@ -204,6 +209,10 @@ def steer(
     """
     if method not in METHODS:
         raise BadInput("method", got=method, wanted=f"one of {', '.join(METHODS)}")
+    if keep.name == breaking.name:
+        raise BadInput(
+            "names of the objectives", got=f"{keep.name!r} twice", wanted="two names", remedy="Rename one of them."
+        )
     if not indices:
         raise BadInput("break directions", got="none", wanted="at least one index", remedy="Use indices=(0,).")
     known = dict(known or {})
@@ -214,7 +223,7 @@ def steer(
     _check_k(k, keep_side.layout)
     flags = [*training_mode_flags(network.module), *keep.flags, *breaking.flags, *keep_side.flags, *break_side.flags]
     directions = _directions(keep, keep_side, break_side, k, method, indices, damping, seed)
-    seen = {one.name: one for one in (keep, breaking, mixed, judged) if one is not None}
+    seen = {one.name: one for one in (keep, breaking, mixed, judged, *watch) if one is not None}
     objectives, name = list(seen.values()), judged.name if judged is not None else breaking.name
 
     def curves(what: str, along: Sequence[SteeringDirection]) -> list[SteeringCurve]:
@@ -263,7 +272,9 @@ def steer(
             {keep.name: keep_side.spectrum, breaking.name: break_side.spectrum},
             {keep.name: keep_side.operator, breaking.name: break_side.operator},
             mixed=mixed_operator,
-        ),
+        )
+        if independence
+        else None,
         k=k,
         most=most,
         kind=keep_side.kind,
@@ -290,7 +301,7 @@ def _directions(
     else:
         # The Hessian of the keep-loss has negative directions, in which "little keep for much break" has no meaning.
         positive = keep.operator("ggn", keep_side.parameters)
-        damping = float(keep_side.spectrum.values[0]) / 100 if damping is None else damping
+        damping = DAMPING * float(keep_side.spectrum.values[0]) if damping is None else damping
         found = generalised(positive, break_side.operator, layout, damping=damping, num=num, seed=seed)
     # At the length at which each bends the break-loss as the published one does, one set of sizes serves all.
     published = projected(keep_side.spectrum, break_side.spectrum, layout, k=k)
@@ -342,7 +353,7 @@ def _away_from_minimum(one: Objective, operator: LinearOperator, parameters: str
     if slope <= MOST_GRADIENT:
         return []
     lowest = eigsh(
-        operator, 3, which="most_negative", tol=1e-3, seed=derive(seed, "negative"), allow_partial=True
+        operator, 2, which="most_negative", tol=3e-3, seed=derive(seed, "negative"), allow_partial=True
     ).values.tolist()
     found = ", ".join(f"{value:.3g}" for value in lowest) or "none"
     return [
