@@ -68,7 +68,15 @@ def convolution():
 
 @pytest.fixture(autouse=True)
 def _little_effort(monkeypatch):
-    small = Effort(num_eigenvalues=2, num_probes=4, num_steps=2, num_directions=2, num_examples=64, jacobian_seconds=30)
+    small = Effort(
+        num_eigenvalues=2,
+        num_probes=4,
+        num_steps=2,
+        num_draws=2,
+        num_directions=2,
+        num_examples=64,
+        jacobian_seconds=30,
+    )
     monkeypatch.setattr(examination, "EFFORTS", {"quick": small})
 
 
@@ -181,7 +189,13 @@ def test_products_that_do_not_fit_either_cost_only_themselves(look, monkeypatch)
     result = answer.document["result"]
     (flag,) = [flag for flag in result["flags"] if "bytes needed" in flag]
     assert "wanted at most 1,000 bytes" in flag
-    assert {table["name"] for table in result["tables"]} == {"layers", "curvature", "stiffness", "sensitivity"}
+    assert {table["name"] for table in result["tables"]} == {
+        "layers",
+        "curvature",
+        "stiffness",
+        "goldilocks_position",
+        "sensitivity",
+    }
 
 
 @pytest.fixture

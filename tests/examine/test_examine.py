@@ -28,7 +28,15 @@ from tremorscope.instruments.task import Task
 from tremorscope.instruments.trainer import Trainer
 from tremorscope.methods.weights.training_jacobian import training_jacobian
 
-SMALL = {"num_eigenvalues": 3, "num_probes": 4, "num_steps": 4, "num_directions": 2, "num_examples": 64, "jacobian_seconds": 30}
+SMALL = {
+    "num_eigenvalues": 3,
+    "num_probes": 4,
+    "num_steps": 4,
+    "num_draws": 2,
+    "num_directions": 2,
+    "num_examples": 64,
+    "jacobian_seconds": 30,
+}
 RECIPE = Trainer(optimiser=momentum(lr=0.1), num_steps=6)
 NULL_COLUMNS = ["this network", "twin on shuffled labels", "twin on matched Gaussian inputs, random labels"]
 
@@ -69,6 +77,7 @@ def test_the_built_in_digits_have_everything_beside_its_nulls(monkeypatch):
         "layers",
         "curvature",
         "stiffness",
+        "goldilocks_position",
         "sensitivity",
         "training_jacobian_regions",
         "training_jacobian",
@@ -83,7 +92,7 @@ def test_the_built_in_digits_have_everything_beside_its_nulls(monkeypatch):
     assert result.provenance["command"] == "tremorscope.examine(network, preset='quick', seed=3)"
     assert result.flags[0] == "curvature and responses look at 64 of 1600 training examples"
     assert (path / "report.html").stat().st_size > 100_000
-    assert len(result.summary) == 6
+    assert len(result.summary) == 7
     for figure in result.figures:
         json.dumps(figure, allow_nan=False)
 
@@ -124,7 +133,7 @@ def test_without_data_there_are_layers_and_a_flag():
 
 def test_data_without_a_recipe(generator):
     result, _ = examine(mlp(), data=classification(generator))
-    assert tables(result) == ["layers", "curvature", "stiffness", "sensitivity"]
+    assert tables(result) == ["layers", "curvature", "stiffness", "goldilocks_position", "sensitivity"]
     assert result.flags[0] == "no training recipe: the training Jacobian needs one"
 
 
@@ -148,7 +157,7 @@ def test_a_jacobian_that_would_take_too_long_is_a_flag(monkeypatch, generator):
     (flag,) = [flag for flag in result.flags if "CPU-seconds" in flag]
     assert flag.startswith("training Jacobian could not be measured: training Jacobian of 27 weights: got about 0 CPU")
     assert "Use a larger preset" in flag
-    assert tables(result) == ["layers", "curvature", "stiffness", "sensitivity"]
+    assert tables(result) == ["layers", "curvature", "stiffness", "goldilocks_position", "sensitivity"]
 
 
 def test_tokens_lose_the_gaussian_twin_only(generator):

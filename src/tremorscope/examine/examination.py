@@ -27,6 +27,7 @@ from tremorscope.instruments.scores import scores
 from tremorscope.instruments.task import Batch, Task
 from tremorscope.instruments.trainer import check_deterministic
 from tremorscope.methods.weights.curvature import CurvatureMeasurement, measure_curvature
+from tremorscope.methods.weights.goldilocks.position import ZonePosition, zone_position
 from tremorscope.methods.weights.layers import LayersMeasurement, summarise_layers
 from tremorscope.methods.weights.sensitivity import SensitivityMeasurement, measure_sensitivity
 from tremorscope.methods.weights.stiffness import StiffnessMeasurement, measure_stiffness
@@ -43,6 +44,7 @@ class Effort:
     num_eigenvalues: int
     num_probes: int
     num_steps: int  # of the quadrature of the whole spectrum
+    num_draws: int  # of subspaces, for the Goldilocks zone
     num_directions: int
     num_examples: int
     jacobian_seconds: float  # of one training Jacobian, by estimate from shapes
@@ -50,10 +52,22 @@ class Effort:
 
 EFFORTS = {
     "quick": Effort(
-        num_eigenvalues=20, num_probes=64, num_steps=40, num_directions=8, num_examples=2048, jacobian_seconds=30
+        num_eigenvalues=20,
+        num_probes=64,
+        num_steps=40,
+        num_draws=3,
+        num_directions=8,
+        num_examples=2048,
+        jacobian_seconds=30,
     ),
     "desk": Effort(
-        num_eigenvalues=50, num_probes=512, num_steps=80, num_directions=32, num_examples=8192, jacobian_seconds=600
+        num_eigenvalues=50,
+        num_probes=512,
+        num_steps=80,
+        num_draws=8,
+        num_directions=32,
+        num_examples=8192,
+        jacobian_seconds=600,
     ),
 }
 
@@ -122,7 +136,7 @@ def _examined(network: Network, request: Mapping[str, Any], effort: Effort, seed
     twin = sections.attempt("untrained twin", lambda: untrained(network, seed=derive(seed, "untrained")))
     is_start = network.recipe is not None or network.initial is not None
     layers = summarise_layers(network, twin, is_start=is_start)
-    curvature = stiffness = sensitivity = jacobian = None
+    curvature = stiffness = zone = sensitivity = jacobian = None
     if network.task is None:
         sections.flags.append("no data: curvature, responses and the training Jacobian need inputs and targets")
     else:
@@ -145,6 +159,7 @@ def _examined(network: Network, request: Mapping[str, Any], effort: Effort, seed
             stiffness = sections.attempt(
                 "the whole spectrum", lambda: _stiffness(networks, batches, curvature, effort, seed)
             )
+        zone = sections.attempt("Goldilocks zone", lambda: _zone(network, batch, shuffled, effort, seed))
         sensitivity = sections.attempt("sensitivity", lambda: _sensitivity(network, batch, effort, seed))
         if network.recipe is None:
             sections.flags.append("no training recipe: the training Jacobian needs one")
@@ -153,11 +168,11 @@ def _examined(network: Network, request: Mapping[str, Any], effort: Effort, seed
                 "training Jacobian",
                 lambda: examine_jacobian(network, seconds=effort.jacobian_seconds, seed=seed, run=run),
             )
-    measured = [part for part in (sensitivity, curvature, stiffness, jacobian, layers) if part is not None]
+    measured = [part for part in (sensitivity, curvature, stiffness, zone, jacobian, layers) if part is not None]
     for part in measured:
         sections.flags.extend(getattr(part, "flags", ()))
     tables: list[Table] = [
-        table for part in (layers, curvature, stiffness, sensitivity, jacobian) if part for table in part.tables()
+        table for part in (layers, curvature, stiffness, zone, sensitivity, jacobian) if part for table in part.tables()
     ]
     figures: list[Figure] = [figure for part in measured for figure in part.figures()]
     return Result(
@@ -171,7 +186,7 @@ def _examined(network: Network, request: Mapping[str, Any], effort: Effort, seed
             "dtype": request["dtype"],
         },
         title=f"What is {network.name} like?",
-        summary=_summary(network, layers, curvature, stiffness, sensitivity, jacobian),
+        summary=_summary(network, layers, curvature, stiffness, zone, sensitivity, jacobian),
         tables=tables,
         figures=[drawn(figure) for figure in figures],
         flags=list(dict.fromkeys(sections.flags)),
@@ -231,6 +246,14 @@ def _stiffness(
     )
 
 
+def _zone(network: Network, batch: Batch, shuffled: Batch, effort: Effort, seed: int) -> ZonePosition:
+    """Along the rays of the present and the initial weights, and of the present ones where labels tell nothing."""
+    draws = effort.num_draws
+    own = zone_position(network, batch=batch, num_draws=draws, seed=derive(seed, "zone"))
+    null = zone_position(network, batch=shuffled, num_draws=draws, seed=derive(seed, "zone"))
+    return ZonePosition(rays={**own.rays, "present weights, permuted labels": null.own})
+
+
 def _sensitivity(network: Network, batch: Batch, effort: Effort, seed: int) -> SensitivityMeasurement:
     with torch.no_grad():
         output = network.apply(network.params, batch)
@@ -252,6 +275,7 @@ def _summary(
     layers: LayersMeasurement,
     curvature: CurvatureMeasurement | None,
     stiffness: StiffnessMeasurement | None,
+    zone: ZonePosition | None,
     sensitivity: SensitivityMeasurement | None,
     jacobian: JacobianExamination | LargeJacobianExamination | None,
 ) -> list[str]:
@@ -276,6 +300,12 @@ def _summary(
         )
     if stiffness is not None:
         sentences.append(stiffness.sentence())
+    if zone is not None and zone.kappa is not None:
+        place = "inside" if zone.is_inside else "outside"
+        sentences.append(
+            f"Its weights lie {place} the Goldilocks zone: excess of positive curvature {zone.kappa} in random "
+            "subspaces (chance 0)."
+        )
     if sensitivity is not None:
         most = max(sensitivity.layers, key=lambda layer: float(layer.values.sum()))
         ratio = sensitivity.ratio(most.values, most.equal_norm)
