@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, Literal, final
 
 import torch
 from torch import Tensor
@@ -26,8 +27,11 @@ STIFF, FLAT = 1e-2, 1e-4
 EXACT_SIZE = 2048
 """Up to so many weights the matrix is written down and its eigenvalues are counted one by one."""
 
-_GRID = 400
-_WIDTH = 0.01  # of the range of the density, that each eigenvalue is spread over
+Sign = Literal["positive", "negative"]
+_MARKS = ("circle", "diamond", "square")
+_GRID = 300
+_WIDTH = 0.15  # decades that each eigenvalue is spread over
+_DECADES = 7  # below the largest eigenvalue, that the figure shows
 
 
 @final
@@ -39,7 +43,8 @@ class Stiffness:
     around zero, and below minus that. `stiff_curvature` and `other_curvature` are the mean eigenvalue inside the
     span of the largest ones and outside of it. `gradient_share` and `drift_share` are the shares of the squared
     length of the gradient, and of training's way from its start, that lie inside that span of `span` dimensions;
-    `None` where there is no gradient, or no start. Chance is `span / num_weights`.
+    `None` where there is no gradient, or no start. Chance is `span / num_weights`. `density` is per decade of
+    the size of an eigenvalue, of positive and of negative ones; both together make 1.
     """
 
     num_weights: int
@@ -51,7 +56,7 @@ class Stiffness:
     other_curvature: Estimate
     gradient_share: float | None
     drift_share: float | None
-    density: Density
+    density: Mapping[Sign, Density]
 
 
 @final
@@ -104,25 +109,35 @@ class StiffnessMeasurement:
         """Density of the eigenvalues that are not among the largest."""
         traces: list[dict[str, Any]] = []
         for place, (name, one) in enumerate(self.networks.items()):
-            colour = PALETTE[0] if place == 0 else NULL_COLOUR
-            grid, floor = one.density.grid, 1e-12
-            if place == 0:
-                low, high = one.density.low.clamp(min=floor), one.density.high.clamp(min=floor)
-                traces.append(band(grid, low, high, "99 % interval over probes", colour=colour))
-            dash = None if place == 0 else ("dot", "dash", "dashdot")[(place - 1) % 3]
-            traces.append(line(grid, one.density.values.clamp(min=floor), name, colour=colour, dash=dash))
+            colours = {"positive": PALETTE[0], "negative": PALETTE[1]}
+            symbol = _MARKS[(place - 1) % len(_MARKS)]
+            for sign, density in one.density.items():
+                colour = colours[sign] if place == 0 else NULL_COLOUR
+                if place == 0:
+                    traces.append(band(density.grid, density.low, density.high, f"{sign}, interval", colour=colour))
+                drawn = line(
+                    density.grid,
+                    density.values,
+                    f"{name}, {sign}",
+                    colour=colour,
+                    dash="dash" if sign == "negative" else None,
+                    markers=place > 0,
+                )
+                if place > 0:
+                    # Every thirtieth point carries the mark that tells the nulls apart.
+                    drawn |= {"marker": {"symbol": symbol, "size": 6, "maxdisplayed": 10}}
+                traces.append(drawn)
         own = self.networks[self.own]
-        top = float(torch.cat([one.density.values for one in self.networks.values()]).max())
         return [
             Figure(
                 name="hessian_density",
-                title="Most directions of the loss are flat",
-                caption=f"Density of the eigenvalues of the Hessian by Lanczos quadrature; the {own.span} largest are "
-                f"counted exactly and lie to the right of the frame where they are larger. Flat: {own.num_flat} of "
-                f"{own.num_weights:,}. Grey: nulls.",
+                title="Stiff, flat and negative directions of the loss",
+                caption="Share of eigenvalues of the Hessian per decade of their size, by Lanczos quadrature: solid "
+                f"positive, dashed negative. Stiff (above {STIFF:g} of the largest): {own.num_stiff} of "
+                f"{own.num_weights:,}; flat (within {FLAT:g} of it): {own.num_flat}. Grey: nulls.",
                 traces=traces,
-                x=Axis(title="eigenvalue, loss per squared weight"),
-                y=Axis(title="share of eigenvalues per unit", log=True, range=(1e-6 * top, 2 * top)),
+                x=Axis(title="size of the eigenvalue, loss per squared weight", log=True),
+                y=Axis(title="share of eigenvalues per decade"),
             )
         ]
 
@@ -205,7 +220,7 @@ def _stiffness(
         ),
         gradient_share=_share(gradient, spectrum.vectors),
         drift_share=None if drift is None else _share(drift, spectrum.vectors),
-        density=rules.density(_grid(rules, spectrum), _WIDTH * _extent(rules, spectrum)),
+        density={sign: rules.density(_grid(largest), _WIDTH, log=True, sign=sign) for sign in ("positive", "negative")},
     )
 
 
@@ -229,23 +244,9 @@ def _share(vector: Tensor, basis: Tensor) -> float | None:
     return float((basis.double().T @ vector.double()).square().sum()) / length
 
 
-def _extent(rules: Quadrature, spectrum: Spectrum) -> float:
-    low, high = _ends(rules, spectrum)
-    return high - low
-
-
-def _ends(rules: Quadrature, spectrum: Spectrum) -> tuple[float, float]:
-    """The range that the unknown eigenvalues fill, with a margin; the largest few are far outside."""
-    nodes = rules.nodes[rules.weights > 1e-10]
-    low = min(float(nodes.min()), 0.0)
-    high = max(float(nodes.max()), float(spectrum.values.abs().min()))
-    margin = 0.05 * max(high - low, 1e-12)
-    return low - margin, high + margin
-
-
-def _grid(rules: Quadrature, spectrum: Spectrum) -> Tensor:
-    low, high = _ends(rules, spectrum)
-    return torch.linspace(low, high, _GRID, dtype=torch.float64)
+def _grid(largest: float) -> Tensor:
+    top = math.log10(max(largest, 1e-300))
+    return torch.logspace(top - _DECADES, top + 4 * _WIDTH, _GRID, dtype=torch.float64)
 
 
 def _column(one: Stiffness) -> dict[str, object]:
