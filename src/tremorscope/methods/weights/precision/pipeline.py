@@ -55,12 +55,13 @@ class PrecisionBudget:
 def fit_precisely(
     network: Network,
     *,
-    stages: Sequence[Stage] = DEFAULT_STAGES,
+    stages: Sequence[str] = DEFAULT_STAGES,
     budget: PrecisionBudget | None = None,
     starts: int = 3,
     gains: Sequence[float] = (10.0, 3.0),
     standardise: bool = True,
     flat_below: float = 1e-15,
+    curvature: bool = True,
     seed: int = 0,
 ) -> PrecisionFit:
     """How low can the error of this network on its data go, and what stops it?
@@ -78,10 +79,11 @@ def fit_precisely(
         gains: How much the added networks stretch their inputs, taken in turn by their starts.
         standardise: Shift and scale inputs and targets first.
         flat_below: Threshold of `low_curvature`, in units of the largest curvature.
+        curvature: Decompose the Hessian for the report, up to 1,000 parameters.
         seed: Names the streams of the starts.
 
-    Cost: see the stages; the report adds one Jacobian a network and, up to 1,000 parameters, one dense
-    Hessian a stage.
+    Cost: see the stages; the report adds one Jacobian a network and, with `curvature`, one dense Hessian a
+    stage.
 
     Warns:
         PrecisionWarning: If the network is not in float64.
@@ -122,7 +124,7 @@ def fit_precisely(
             fit = _runner(stage, budget, flat_below, seed, boosted=index > 0)(start)
             start = start.at(fit.theta)
             candidate = model.with_term(Term(network=start, scale=term.scale, gain=term.gain))
-            steps.append(_report(index, stage, fit, start, candidate, task, term.scale, total))
+            steps.append(_report(index, stage, fit, start, candidate, task, term.scale, total, curvature))
             total += fit.works[-1]
         last = Term(network=start, scale=term.scale, gain=term.gain)
         now = root_mean_square(model.with_term(last).residual(task.inputs, task.targets))
@@ -132,7 +134,7 @@ def fit_precisely(
         model, reports = model.with_term(last), [*reports, *steps]
         own = rounding_floor(start, start.theta, start.required_task().train_batch()) / term.scale
         floor = (floor**2 + own**2) ** 0.5
-        if index == 0 and start.layout.size <= DENSE_PARAMETERS:
+        if curvature and index == 0 and start.layout.size <= DENSE_PARAMETERS:
             spectrum = hessian_eigenvalues(start)
     return PrecisionFit(
         model=model,
@@ -162,7 +164,7 @@ def fresh_start(network: Network, task: Task, seed: int) -> Network:
     )
 
 
-def _checked(stages: Sequence[Stage]) -> list[Stage]:
+def _checked(stages: Sequence[str]) -> list[Stage]:
     known = get_args(Stage)
     strange = [stage for stage in stages if stage not in known]
     fits = not strange and len(set(stages)) == len(stages) and any(stage != "boost" for stage in stages)
@@ -172,7 +174,7 @@ def _checked(stages: Sequence[Stage]) -> list[Stage]:
             got=", ".join(stages) or "none",
             wanted=f"some of {', '.join(known)}, each once, one before boost, boost last",
         )
-    return list(stages)
+    return [cast(Stage, stage) for stage in stages]
 
 
 def _best_start(
@@ -231,10 +233,18 @@ def _runner(
 
 
 def _report(
-    index: int, stage: Stage, fit: StageFit, network: Network, model: Boosted, task: Task, scale: float, before: int
+    index: int,
+    stage: Stage,
+    fit: StageFit,
+    network: Network,
+    model: Boosted,
+    task: Task,
+    scale: float,
+    before: int,
+    curvature: bool,
 ) -> StageReport:
     bands: dict[str, float] = {}
-    if network.layout.size <= DENSE_PARAMETERS:
+    if curvature and network.layout.size <= DENSE_PARAMETERS:
         _, gradient = Residuals(network).gradient(network.theta)
         bands = gradient_by_band(network, gradient)
     return StageReport(
@@ -266,7 +276,17 @@ def _because(model: Boosted, task: Task, reports: Sequence[StageReport], floor: 
         return f"precision: the error is within {NEAR_FLOOR:.0f} times the rounding floor of {name}, about {floor:.1g}"
     if test is not None and test > 10 * error:
         return f"sampling: held-out points are {test / error:.0f} times worse than the training points"
-    last = reports[-1]
-    if last.outcome == "budget":
-        return f"budget: {last.stage} of network {last.network} was still falling when its steps were used up"
-    return f"optimisation: {last.stage} of network {last.network} stalled, because {last.because}"
+    mine = [one for one in reports if one.network == reports[-1].network]
+    falling = [one for one in mine if one.outcome == "budget" and _still_falls(one)]
+    if falling:
+        return f"budget: {falling[-1].stage} of network {falling[-1].network} was still falling when its steps ran out"
+    return (
+        f"optimisation: no stage of network {mine[-1].network} lowers the error by 1 % any more, "
+        f"{error / floor:.1g} times above the rounding floor; noise in the targets looks the same"
+    )
+
+
+def _still_falls(report: StageReport) -> bool:
+    """Whether the last tenth of a stage's steps still lowered the error by 1 %."""
+    tail = max(1, report.iterations // 10)
+    return report.rmses[-1] < 0.99 * report.rmses[-1 - min(tail, report.iterations)]
