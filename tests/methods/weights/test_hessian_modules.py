@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy
 import pytest
 import torch
 from torch import nn
@@ -468,3 +469,20 @@ def test_a_curve_reads_what_the_weights_give(overlapping):
     assert curve.at(0.5, "first", "test").score == pytest.approx(
         float((output.argmax(1) == batch.target).double().mean())
     )
+
+
+def test_the_generalised_direction_breaks_most_for_what_it_costs(overlapping):
+    from scipy.linalg import eigh
+
+    network, keep, breaking = overlapping
+    damping = 0.01
+    measured = steer(network, keep, breaking, k=6, method="generalised", damping=damping, alphas=(1.0,), num_nulls=0)
+    a, b = (one.dense().numpy() for one in (breaking.operator("hessian"), keep.operator("ggn")))
+    values = eigh(a, b + damping * numpy.eye(len(b)), eigvals_only=True)
+    u = measured.direction.vector.numpy()
+    assert u @ a @ u / (u @ (b @ u + damping * u)) == pytest.approx(values[-1], rel=1e-6)
+    # At the length at which it bends the break-loss as the published direction does.
+    published = steer(network, keep, breaking, k=6, alphas=(1.0,), num_nulls=0)
+    assert measured.curvatures["steering"][1] == pytest.approx(published.curvatures["steering"][1])
+    with pytest.raises(BadInput, match="damping"):
+        steer(network, keep, breaking, k=6, method="generalised", damping=-1.0, alphas=(1.0,), num_nulls=0)
