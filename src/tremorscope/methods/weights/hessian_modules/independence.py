@@ -122,9 +122,9 @@ def gram_figure(names: tuple[str, str], gram: Float[Tensor, "a b"], overlap: flo
     size = min(GRAM_SHOWN, *gram.shape)
     return Figure(
         name="gram",
-        title=f"Stiff directions of {names[0]} and {names[1]} share a span",
-        caption=f"Absolute cosines of the top {size} eigenvectors of the two losses. The spans of all that were found "
-        f"overlap by {overlap:.2g} in mean squared cosine; chance is {chance:.2g}.",
+        title=f"Stiff directions of {names[0]} and {names[1]} overlap by {overlap:.2g}; chance is {chance:.2g}",
+        caption=f"Absolute cosines of the top {size} eigenvectors of the two losses. The overlap is the mean squared "
+        "cosine between the spans of all that were found.",
         traces=[
             {
                 "type": "heatmap",
