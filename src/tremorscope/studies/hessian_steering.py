@@ -74,7 +74,7 @@ def steering_member(
 ) -> dict[str, Any]:
     """Steer one trained network both ways, with control and nulls; with `whole` also M6 and M11. Plain data."""
     objectives = {kind: _objective(kind, network, data, num_curvature) for kind in KINDS}
-    known = {kind: stiff_directions(objectives[kind], k, seed=seed) for kind in KINDS}
+    known: dict[str, StiffDirections] = {kind: stiff_directions(objectives[kind], k, seed=seed) for kind in KINDS}
     found: dict[str, Any] = {
         "accuracy": {kind: accuracy(network, data.batch(kind, "test")) for kind in KINDS},
         "top eigenvalue": {kind: float(side.spectrum.values[0]) for kind, side in known.items()},
@@ -161,15 +161,12 @@ class SteeringRows:
         """Both directions in a sentence each, and how independent the modules are."""
         sentences = []
         for keep, breaking in SIDES:
-            kept, broken = (
-                self._mean(lambda m, part=part, keep=keep: _choice(m, keep)[part])
-                for part in ("keep_damage", "break_damage")
-            )
+            kept, broken = (self._over("sides", keep, "choice", part) for part in ("keep_damage", "break_damage"))
             sentences.append(
                 f"A step along the stiffest direction of {breaking}, outside those of {keep}, costs {broken} of the "
                 f"accuracy on {breaking} and {kept} of that on {keep}."
             )
-        overlap = self._mean(lambda m: m["independence"]["overlap"])
+        overlap = self._over("independence", "overlap")
         sentences.append(
             f"The two modules share much of their span all the same: overlap {overlap}, chance "
             f"{self.members[0]['independence']['chance']:.2g}."
@@ -233,8 +230,15 @@ class SteeringRows:
     def _is_whole(self) -> bool:
         return "generalised" in self.members[0]
 
-    def _mean(self, read: Callable[[Mapping[str, Any]], float]) -> Estimate:
-        return Estimate.mean([read(member) for member in self.members])
+    def _over(self, *keys: str | int) -> Estimate:
+        """Mean over the members of the number at the end of these keys."""
+        values = []
+        for member in self.members:
+            found: Any = member
+            for key in keys:
+                found = found[key]
+            values.append(float(found))
+        return Estimate.mean(values)
 
     def _supervised(self, claim: Callable[..., Claim], keep: Kind, breaking: Kind) -> list[Claim]:
         letters = {
@@ -403,13 +407,11 @@ class SteeringRows:
         ]
 
     def _accuracy_table(self) -> Table:
-        rows = [
-            {"network": "as trained"} | {kind: self._mean(lambda m, kind=kind: m["accuracy"][kind]) for kind in KINDS}
-        ]
+        rows = [{"network": "as trained"} | {kind: self._over("accuracy", kind) for kind in KINDS}]
         for keep, breaking in SIDES:
             rows.append(
                 {"network": f"steered: keep {keep}, break {breaking}"}
-                | {kind: self._mean(lambda m, kind=kind, keep=keep: _accuracy_at(m, keep, kind)) for kind in KINDS}
+                | {kind: Estimate.mean([_accuracy_at(m, keep, kind) for m in self.members]) for kind in KINDS}
             )
         return Table.of_rows(
             rows,
@@ -427,14 +429,11 @@ class SteeringRows:
             "left of the first": "norm left of the stiffest direction of patterns outside those of digits",
             "additivity": "distance of the mixed curvature from the mean of the two, share of its norm",
         }
-        rows = [
-            {"quantity": name, "value": self._mean(lambda m, key=key: m["independence"][key])}
-            for key, name in names.items()
-        ]
+        rows = [{"quantity": name, "value": self._over("independence", key)} for key, name in names.items()]
         rows += [
             {
                 "quantity": f"largest eigenvalue, {kind}",
-                "value": self._mean(lambda m, kind=kind: m["top eigenvalue"][kind]),
+                "value": self._over("top eigenvalue", kind),
             }
             for kind in KINDS
         ]
@@ -449,9 +448,9 @@ class SteeringRows:
         rows = [
             {
                 "break direction": index + 1,
-                "norm left": self._mean(lambda m, i=index: m["others"][i]["left"]),
-                "drop on digits": self._mean(lambda m, i=index: m["others"][i]["keep_damage"]),
-                "drop on patterns": self._mean(lambda m, i=index: m["others"][i]["break_damage"]),
+                "norm left": self._over("others", index, "left"),
+                "drop on digits": self._over("others", index, "keep_damage"),
+                "drop on patterns": self._over("others", index, "break_damage"),
             }
             for index in range(min(len(m["others"]) for m in self.members))
         ]
@@ -471,10 +470,10 @@ class SteeringRows:
                 {
                     "row": row,
                     "known": f"{known}, to {'keep' if known == keep else 'break'}",
-                    "drop on the broken": self._mean(lambda m, r=row: m["half known"][r]["choice"]["break_damage"]),
-                    "drop on the kept": self._mean(lambda m, r=row: m["half known"][r]["choice"]["keep_damage"]),
-                    "supervised: drop on the broken": self._mean(lambda m, k=kept: _choice(m, k)["break_damage"]),
-                    "supervised: drop on the kept": self._mean(lambda m, k=kept: _choice(m, k)["keep_damage"]),
+                    "drop on the broken": self._over("half known", row, "choice", "break_damage"),
+                    "drop on the kept": self._over("half known", row, "choice", "keep_damage"),
+                    "supervised: drop on the broken": self._over("sides", kept, "choice", "break_damage"),
+                    "supervised: drop on the kept": self._over("sides", kept, "choice", "keep_damage"),
                 }
             )
         return Table.of_rows(
@@ -536,7 +535,7 @@ def _plain_side(measured: SteeringMeasurement) -> dict[str, Any]:
 def _generalised(
     network: Network,
     objectives: Mapping[Kind, Objective],
-    known: Mapping[Kind, StiffDirections],
+    known: Mapping[str, StiffDirections],
     keep: Kind,
     breaking: Kind,
     k: int,
@@ -562,7 +561,7 @@ def _generalised(
 def _half_known(
     network: Network,
     objectives: Mapping[Kind, Objective],
-    known: Mapping[Kind, StiffDirections],
+    known: Mapping[str, StiffDirections],
     row: str,
     k: int,
     num_nulls: int,
@@ -603,7 +602,7 @@ def _half_known(
 def _other(
     network: Network,
     objectives: Mapping[Kind, Objective],
-    known: Mapping[Kind, StiffDirections],
+    known: Mapping[str, StiffDirections],
     index: int,
     k: int,
     alphas: Sequence[float],
