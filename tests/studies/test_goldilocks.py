@@ -94,7 +94,7 @@ def test_the_published_path_on_a_tiny_file_of_the_same_format(tmp_path):
         inputs=stream.integers(0, 256, (60, 6, 6), dtype=numpy.uint8),
         targets=stream.integers(0, 10, 60).astype(numpy.uint8),
     )
-    small = {**SMOKE, **WHOLE, "hidden": [4, 4, 4], "data": str(tmp_path / "mnist.npz")}
+    small = {**SMOKE, **WHOLE, "hidden": [12, 12, 12], "data": str(tmp_path / "mnist.npz")}
     result, _ = execute("goldilocks", preset="paper", overrides=small, seed=7, out=tmp_path)
     sound(result)
     assert "mnist.npz" in result.claims[0].scope

@@ -20,6 +20,7 @@ from tremorscope.methods.weights.goldilocks import (
     tempered,
 )
 from tremorscope.methods.weights.goldilocks.full_space import measure_full_space
+from tremorscope.methods.weights.goldilocks.restricted import route_for_one_block
 from tremorscope.methods.weights.goldilocks.statistics import random_signs, random_symmetric
 
 
@@ -170,6 +171,43 @@ def test_a_negative_trace_is_a_trace_too():
     told = measure_full_space(Dense(-torch.eye(4, dtype=DOUBLE)), 2)
     assert told.restricted_trace.value == pytest.approx(-2)
     assert told.kappa == pytest.approx(-(2**0.5))
+
+
+@pytest.mark.parametrize("scale", [0.01, 1.0, 50.0])
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_one_block_takes_the_graph_at_every_scale(generator, activation, scale):
+    network = drawn(blobs(generator), activation)
+    network = network.at(scaled_weights(network, scale))
+    basis = random_basis(network.theta, 3, generator)
+    assert route_for_one_block(network, network.task.train_batch(), basis) == "double_backward"
+
+
+def test_one_block_is_not_fooled_by_a_backward_that_hides(generator):
+    class Hidden(torch.autograd.Function):
+        """Squares; its backward leaves the graph, so that twice differentiated it loses a term."""
+
+        @staticmethod
+        def forward(x):
+            return x**2
+
+        @staticmethod
+        def setup_context(ctx, inputs, output):
+            ctx.save_for_backward(*inputs)
+
+        @staticmethod
+        def backward(ctx, slope):
+            (x,) = ctx.saved_tensors
+            return slope * 2 * x.detach()
+
+    class Square(torch.nn.Module):
+        def forward(self, x):
+            return Hidden.apply(x)
+
+    task = blobs(generator)
+    module = torch.nn.Sequential(torch.nn.Linear(5, 4), Square(), torch.nn.Linear(4, 3)).double()
+    network = Network(module, task=task)
+    basis = random_basis(network.theta, 3, generator)
+    assert route_for_one_block(network, task.train_batch(), basis) == "auto"
 
 
 def test_what_cannot_be_is_refused(generator, network):

@@ -50,13 +50,13 @@ class ZoneComparison:
     selections: Sequence[Mapping[str, Any]] = field(default=())
 
     def mean(self, name: str, read: Reading, *, level: float = LEVEL) -> Estimate:
-        """A reading of each member's curve, averaged over the members."""
-        return Estimate.mean([read(member) for member in self.curves[name]], level=level)
+        """A reading of each member's curve, averaged over the members in which it is defined."""
+        return _mean([read(member) for member in self.curves[name]], level=level)
 
     def difference(self, name: str, other: str, read: Reading) -> Estimate:
         """A reading of one curve minus that of another, member by member: equal weights, equal subspaces."""
         pairs = zip(self.curves[name], self.curves[other], strict=True)
-        return Estimate.mean([read(one) - read(two) for one, two in pairs])
+        return _mean([read(one) - read(two) for one, two in pairs])
 
     def hyperplane_correlation(self, kind: str) -> Estimate:
         """Rank correlation of accuracy along the radii, averaged over dimensions, over the members.
@@ -70,19 +70,24 @@ class ZoneComparison:
             values.append(rank_correlation(outcome, -plain.loss if kind == "loss" else plain.kappa))
         return Estimate.mean(values)
 
-    def inside(self, *, by_chance: bool = False) -> Estimate:
-        """Share of architectures whose draw lies in the zone; by chance: had its scale been drawn log-uniformly."""
-        return Estimate.mean(
-            [
-                numpy.mean([cell["shell"] if by_chance else cell["share of peak"] > INSIDE_HALF for cell in cells])
-                for cells in self.architectures
-            ]
-        )
+    def inside(self, scheme: str | None = None, *, by_chance: bool = False) -> Estimate:
+        """Share of architectures whose draw (of one scheme, or of any) lies in the zone.
 
-    def gain(self, score: str, scales: str) -> Estimate:
+        By chance: had its scale been drawn log-uniformly.
+        """
+
+        def share(cells: Sequence[Mapping[str, Any]]) -> float:
+            chosen = [cell for cell in cells if scheme in (None, cell["scheme"])]
+            inside = [cell["shell"] if by_chance else cell["share of peak"] > INSIDE_HALF for cell in chosen]
+            return float(numpy.mean(inside))
+
+        return Estimate.mean([share(cells) for cells in self.architectures])
+
+    def gain(self, score: str, scales: str, *, level: float = LEVEL) -> Estimate:
         """`log2` of steps after a choice by score over steps after random picks; `score="random"` is the null."""
         checks = [check for check in self.selections if check["scales"] == scales]
-        return Estimate.mean([check["null"] if score == "random" else check["gain"][score] for check in checks])
+        values = [check["null"] if score == "random" else check["gain"][score] for check in checks]
+        return Estimate.mean(values, level=level)
 
     def summary(self) -> list[str]:
         """What was found, in a few sentences."""
@@ -214,15 +219,15 @@ class ZoneComparison:
         traces = []
         for row, dimension in enumerate(first.dimensions):
             for equal in (False, True):
-                runs = torch.stack([pair[equal].accuracy[row] for pair in self.hyperplanes]).mean(0)
+                runs = torch.stack([pair[equal].accuracy[row] for pair in self.hyperplanes]).mean(0).tolist()
                 colour = NULL_COLOUR if equal else PALETTE[row % len(PALETTE)]
                 name = f"{dimension} dimensions" + (", equal initial loss" if equal else "")
                 traces.append(
-                    line(first.scales, runs, name, colour=colour, dash="dot" if equal else None, markers=True)
+                    line(list(first.scales), runs, name, colour=colour, dash="dot" if equal else None, markers=True)
                 )
         kappa = torch.stack([plain.kappa[-1] for plain, _ in self.hyperplanes]).mean(0)
-        share = kappa / math.sqrt(first.dimensions[-1])
-        traces.append(line(first.scales, share, "kappa over its limit", colour="#000000", dash="dash"))
+        share = (kappa / math.sqrt(first.dimensions[-1])).tolist()
+        traces.append(line(list(first.scales), share, "kappa over its limit", colour="#000000", dash="dash"))
         return Figure(
             name="hyperplane_training",
             title="Training inside random hyperplanes through scaled initialisations",
@@ -247,7 +252,7 @@ class ZoneComparison:
             }
             names = [score.replace("_", " ") for score in scores]
             trace = points(
-                range(4), [e.value for e in found], _CANDIDATES[kind], colour=PALETTE[place], size=9, error_y=error
+                [0, 1, 2, 3], [e.value for e in found], _CANDIDATES[kind], colour=PALETTE[place], size=9, error_y=error
             )
             traces.append(trace | {"x": names})
         return Figure(
@@ -262,6 +267,14 @@ class ZoneComparison:
 
 
 _CANDIDATES = {"one": "draws of one scale", "mixed": "draws of scales from 1/2 to 4"}
+
+
+def _mean(values: Sequence[float], *, level: float = LEVEL) -> Estimate:
+    """Mean of what is defined; where nothing is, an estimate that says nothing, so that no verdict rests on it."""
+    defined = [value for value in values if math.isfinite(value)]
+    if defined:
+        return Estimate.mean(defined, level=level)
+    return Estimate(value=0.0, low=-math.inf, high=math.inf, level=level, n=0, method="undefined in every member")
 
 
 def _nearest(measured: GoldilocksMeasurement) -> float:

@@ -17,17 +17,18 @@ _AXES = {
     "weights": "factor on the weights (1 is the initialisation)",
     "temperature": "factor on the logits (1 over temperature)",
 }
+_BANDS = 2  # more of them hide each other
 _KNOBS = {"weights": "the scale of the weights", "temperature": "the softmax's temperature"}
 
 
 def zone_figures(curves: Mapping[str, GoldilocksMeasurement], scaling: Scaling) -> list[Figure]:
     """One picture each of kappa, positive share and the split, of curves along the same knob.
 
-    Bands are 99 % intervals over the rows of each measurement; the grey line is the null of the first curve.
+    Bands are 99 % intervals over the rows of the first curves; the grey line is the null of the first.
     """
-    first = next(iter(curves.values()))
+    name, first = next(iter(curves.items()))
     zone = first.zone
-    where = "" if zone is None else f" {first.name}: {zone.peak:.2g} at {zone.peak_scale:g}."
+    where = "" if zone is None else f" {name}: {zone.peak:.2g} at {zone.peak_scale:.3g}."
     figures = [
         _curves(
             curves,
@@ -82,7 +83,7 @@ def _curves(
 ) -> Figure:
     traces: list[dict[str, Any]] = []
     for place, (name, measured) in enumerate(curves.items()):
-        traces += _with_band(measured, quantity, name, PALETTE[place % len(PALETTE)], log=log)
+        traces += _with_band(measured, quantity, name, PALETTE[place % len(PALETTE)], bare=log or place >= _BANDS)
     first = next(iter(curves.values()))
     if null is not None:
         traces += _with_band(first, null, "random signs", NULL_COLOUR, dash="dot")
@@ -106,7 +107,7 @@ def _with_band(
     colour: str,
     *,
     dash: str | None = None,
-    log: bool = False,
+    bare: bool = False,
 ) -> list[dict[str, Any]]:
     found = [(scale, measured.estimate(quantity, scale)) for scale in measured.scales]
     known: list[tuple[float, Estimate]] = [(scale, estimate) for scale, estimate in found if estimate is not None]
@@ -114,7 +115,7 @@ def _with_band(
         return []
     x, y = [scale for scale, _ in known], [estimate.value for _, estimate in known]
     traces = [line(x, y, name, colour=colour, dash=dash, markers=dash is None)]
-    if not log and not any(estimate.is_point for _, estimate in known):
+    if not bare and not any(estimate.is_point for _, estimate in known):
         ends = [estimate.low for _, estimate in known], [estimate.high for _, estimate in known]
         traces.insert(0, band(x, *ends, f"{name}, 99 %", colour=colour) | {"showlegend": False})
     return traces

@@ -70,4 +70,5 @@ def shell(measured: GoldilocksMeasurement) -> float:
 
 def _log_ratio(measured: GoldilocksMeasurement, place: int) -> float:
     ratios = measured.curves["gauss_newton_ratio"][:, place]
-    return float(ratios[ratios.isfinite() & (ratios > 0)].log10().mean())
+    # A saturated softmax has no Gauss-Newton part at all; beyond rounding ratios say no more.
+    return float(ratios[~ratios.isnan()].clamp(1e-16, 1e16).log10().mean())
