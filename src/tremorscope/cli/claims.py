@@ -45,6 +45,13 @@ def judge_claims(
 
     if preset not in (known := ("quick", "desk", "paper")):
         raise BadInput("--preset", got=preset, wanted=f"one of {', '.join(known)}")
+    if studies and from_run:
+        raise BadInput(
+            "studies beside --from-run",
+            got=f"{', '.join(studies)} and {len(from_run)} finished run{'s' if len(from_run) > 1 else ''}",
+            wanted="one or the other: a name would run that study anew",
+            remedy="Leave the names away; the run knows its study.",
+        )
     read_rows(docs)  # a damaged scoreboard is found before the work, not after it
     results: list[Result] = []
     for run in from_run or []:
