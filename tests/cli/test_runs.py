@@ -103,6 +103,9 @@ def test_claims_takes_a_finished_run_instead(call, finished, folder):
     refused = call("claims", "--from-run", changed)
     assert refused.code == 2
     assert "got other values of flips" in refused.err
+    both = call("claims", "coins", "--from-run", finished.name)
+    assert both.code == 2
+    assert "a name would run that study anew" in both.err
 
 
 def test_claims_goes_on_after_a_study_that_cannot_run(call, folder, monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, final
 
 import torch
@@ -182,7 +183,7 @@ def measure_stiffness(
             seed=seed,
             known=(Subspace(basis=basis, offset=basis.new_zeros(len(basis))), spectrum.values),
         )
-        gradient = gradient_at(lambda theta, batch=batch, network=network: network.loss(theta, batch), network.theta)
+        gradient = gradient_at(partial(_loss, network, batch), network.theta)
         values = None
         if operator.shape[0] <= EXACT_SIZE:
             matrix = operator.dense().double().cpu()
@@ -190,6 +191,10 @@ def measure_stiffness(
         found[name] = _stiffness(network, spectrum, rules, values, gradient)
         flags += [f"spectrum of {name}: {flag}" for flag in rules.flags]
     return StiffnessMeasurement(networks=found, flags=tuple(dict.fromkeys(flags)))
+
+
+def _loss(network: Network, batch: Batch, theta: Tensor) -> Tensor:
+    return network.loss(theta, batch)
 
 
 def _stiffness(
