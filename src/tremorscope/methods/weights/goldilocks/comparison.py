@@ -254,7 +254,7 @@ class ZoneComparison:
             trace = points(
                 [0, 1, 2, 3], [e.value for e in found], _CANDIDATES[kind], colour=PALETTE[place], size=9, error_y=error
             )
-            traces.append(trace | {"x": names})
+            traces.append(trace | {"x": names, "offsetgroup": kind})
         return Figure(
             name="selection",
             title="Steps to a loss of 1 nat, by how the initialisation was chosen",
@@ -263,6 +263,7 @@ class ZoneComparison:
             traces=traces,
             x=Axis(title="chosen by"),
             y=Axis(title="log2 of steps over random picks"),
+            layout={"scattermode": "group"},
         )
 
 
