@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import torch
@@ -86,8 +86,11 @@ class ZonePosition:
         ]
 
     def figures(self) -> list[Figure]:
-        """Kappa along the rays."""
-        return zone_figures(self.rays, "weights")[:1]
+        """Kappa along the rays; 1 are the weights themselves."""
+        (drawn, *_) = zone_figures(self.rays, "weights")
+        axis = replace(drawn.x, title="factor on the weights (1 is the weights themselves)")
+        title = "Excess of positive curvature along the ray through the weights"
+        return [replace(drawn, title=title, x=axis)]
 
 
 def zone_position(
