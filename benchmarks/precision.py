@@ -25,7 +25,7 @@ from tremorscope.methods.weights.precision.targets_to_fit import tanh_student, t
 from tremorscope.methods.weights.precision.variable_projection import variable_projection
 
 GOAL = 1e-5
-STARTS = 3
+STARTS = 2
 
 
 def main() -> None:
@@ -53,7 +53,7 @@ def measure(network: Network, start: int) -> list[Row]:
     routes: dict[str, Callable[[], float]] = {
         "Levenberg-Marquardt": stage(lambda n, target: levenberg_marquardt(n, max_iterations=2000, target=target)),
         "without acceleration": stage(
-            lambda n, target: levenberg_marquardt(n, max_iterations=1000, target=target, accelerate=False)
+            lambda n, target: levenberg_marquardt(n, max_iterations=500, target=target, accelerate=False)
         ),
         "variable projection": stage(lambda n, target: variable_projection(n, max_iterations=200, target=target)),
         "SciPy BFGS": lambda: scipy_fit(network, "BFGS", 4000),

@@ -119,9 +119,10 @@ def path_figure(paths: Sequence[tuple[str, Sequence[float], Sequence[float]]], *
         traces.append(line(ends, [floor, floor], "rounding floor (estimate)", colour=NULL_COLOUR, dash="dot"))
     return Figure(
         name="stages",
-        title="Each stage takes over where the one before gets stuck",
+        title="Stage by stage, the training error falls towards the rounding floor",
         caption="Root mean squared training error, in standard deviations of the targets, against forward passes over "
-        "the training data; a gradient counts 3 passes. The dotted line estimates what rounding alone leaves.",
+        "the training data; a gradient counts 3 passes. Gaps: starts of the next network being screened. "
+        "The dotted line estimates what rounding alone leaves.",
         traces=traces,
         x=Axis(title="passes over the training data"),
         y=Axis(title="training RMSE, standard deviations", log=True),
