@@ -118,3 +118,25 @@ def test_mistakes_are_one_sentence(files, call, words, sentence):
 def test_a_folder_cannot_be_baked_into(files):
     with pytest.raises(BadInput, match="wanted a file name"):
         steer_weights("net.py:make", keep="up.npz", break_="down.npz", bake=(1.0, files))
+
+
+def test_an_interrupted_steering_starts_again_in_its_run(files, call, monkeypatch):
+    from tremorscope.examine import weight_steering
+
+    whole, path = steer_weights("net.py:make", keep="up.npz", break_="down.npz", k=6, alphas=(0.5, 2.0), most=0.2)
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(weight_steering, "steer", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            steer_weights("net.py:make", keep="up.npz", break_="down.npz", k=6, alphas=(0.5, 2.0), most=0.2)
+    (broken,) = (run for run in (files / "runs").iterdir() if run.is_dir() and run.name != path.name)
+    answer = call("resume", broken.name)
+    assert answer.code == 0, answer.err
+    again = Result.load(broken)
+    assert [table.to_dict() for table in again.tables] == [table.to_dict() for table in whole.tables]
+    (parts, about), (wanted, about_wanted) = (read_arrays_and_metadata(run / DIRECTION) for run in (broken, path))
+    assert about == about_wanted
+    assert all(torch.equal(parts[name], wanted[name]) for name in wanted)

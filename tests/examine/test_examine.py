@@ -345,7 +345,7 @@ def test_a_network_given_from_python_cannot_be_resumed_by_name(generator, tmp_pa
     with pytest.raises(ZeroDivisionError):
         examine(mlp(), out=tmp_path)
     (path,) = tmp_path.iterdir()
-    with pytest.raises(BadInput, match=r"examine it again from Python with resume=path"):
+    with pytest.raises(BadInput, match=r"call the function again from Python with resume=path"):
         resume(path)
     monkeypatch.undo()
     monkeypatch.setattr(examination, "EFFORTS", {"quick": Effort(**SMALL)})

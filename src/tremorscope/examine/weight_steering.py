@@ -46,6 +46,7 @@ def steer_weights(
     device: str | None = None,
     dtype: str | None = None,
     out: Path | None = None,
+    resume: Path | None = None,
 ) -> tuple[Result, Path]:
     """Which step in this network's weights breaks one data set and keeps another; beside its control and nulls.
 
@@ -69,6 +70,7 @@ def steer_weights(
         device: Where to compute.
         dtype: `"float32"` or `"float64"`.
         out: Folder of runs.
+        resume: Start again in this run, which was interrupted, instead of opening a new one.
 
     Returns:
         The result, and the run directory.
@@ -129,7 +131,7 @@ def steer_weights(
         write_json(run.path / DESCRIPTION, described)
         return _result(network, measured, request, seed)
 
-    result, path = recorded(f"steer-{network.name}", request, compute, out=out)
+    result, path = recorded(f"steer-{network.name}", request, compute, out=out, resume=resume)
     if bake is not None:
         bake_weights(network, path, bake[0], bake[1])
     return result, path

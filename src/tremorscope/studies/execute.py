@@ -57,7 +57,9 @@ def execute(
 
 
 def resume(path: Path) -> tuple[Result, Path]:
-    """Take up an interrupted run, of a study or of an examination; what it had finished is not computed again.
+    """Take up an interrupted run: of a study, an examination, or a steering of weights, which begins anew.
+
+    What it had finished is not computed again.
 
     Raises:
         BadInput: If the run has finished, is alive, is half written, or asks for something this
@@ -66,8 +68,10 @@ def resume(path: Path) -> tuple[Result, Path]:
     request = Run.attach(path).request
     if request.get("verb") == "examine":
         return _resume_examination(request, path)
+    if request.get("verb") == "steer weights":
+        return _resume_steering(request, path)
     if request.get("verb") != "run":
-        raise BadInput(f"request of run {path.name}", got=request.get("verb"), wanted="run or examine")
+        raise BadInput(f"request of run {path.name}", got=request.get("verb"), wanted="run, examine or steer weights")
     study = get_study(str(request["study"]))
     config = config_from(study, request["config"])
     return recorded(study.name, request, lambda run: _call(study, config, int(request["seed"]), run), resume=path)
@@ -82,19 +86,38 @@ def _call(study: Study, config: Config, seed: int, run: Run) -> Result:
 
 
 def _resume_examination(request: Mapping[str, Any], path: Path) -> tuple[Result, Path]:
+    from tremorscope.examine import examine
+
+    options = {key: value for key, value in request.items() if key not in ("verb", "model")}
+    result, folder = examine(_named_model(request, path), **options, resume=path)
+    return result, folder
+
+
+def _resume_steering(request: Mapping[str, Any], path: Path) -> tuple[Result, Path]:
+    from tremorscope.examine.weight_steering import steer_weights
+
+    model = _named_model(request, path)
+    options = {key: value for key, value in request.items() if key not in ("verb", "model")}
+    return steer_weights(
+        model,
+        break_=options.pop("break"),
+        alphas=options.pop("alpha"),
+        parameters=options.pop("parameters") or "*",
+        **options,
+        resume=path,
+    )
+
+
+def _named_model(request: Mapping[str, Any], path: Path) -> str:
     model = request.get("model")
     if not isinstance(model, str):
         raise BadInput(
             f"model of run {path.name}",
             got=model,
             wanted="a model that can be loaded by name",
-            remedy="A module of your own cannot be reloaded: examine it again from Python with resume=path.",
+            remedy="A module of your own cannot be reloaded: call the function again from Python with resume=path.",
         )
-    from tremorscope.examine import examine
-
-    options = {key: value for key, value in request.items() if key not in ("verb", "model")}
-    result, folder = examine(model, **options, resume=path)
-    return result, folder
+    return model
 
 
 def _plain(value: Any) -> Any:
