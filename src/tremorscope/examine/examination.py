@@ -34,6 +34,7 @@ from tremorscope.methods.weights.stiffness import StiffnessMeasurement, measure_
 from tremorscope.methods.weights.training_jacobian import bound_recipe
 
 T = TypeVar("T")
+_ZONE_EXAMPLES = 512
 
 
 @final
@@ -140,7 +141,11 @@ def _examined(network: Network, request: Mapping[str, Any], effort: Effort, seed
     if network.task is None:
         sections.flags.append("no data: curvature, responses and the training Jacobian need inputs and targets")
     else:
-        batch, shuffled = _batches(network, effort, seed, sections.flags)
+        batch, shuffled = _batches(network, effort.num_examples, seed)
+        num_train = network.task.size
+        if num_train > effort.num_examples:
+            looked = f"curvature and responses look at {effort.num_examples} of {num_train} training examples"
+            sections.flags.append(looked)
         networks = {"this network": network} | ({"untrained twin": twin} if twin is not None else {})
         networks["same weights, permuted labels"] = network
         batches = {name: shuffled if "permuted" in name else batch for name in networks}
@@ -159,7 +164,7 @@ def _examined(network: Network, request: Mapping[str, Any], effort: Effort, seed
             stiffness = sections.attempt(
                 "the whole spectrum", lambda: _stiffness(networks, batches, curvature, effort, seed)
             )
-        zone = sections.attempt("Goldilocks zone", lambda: _zone(network, batch, shuffled, effort, seed))
+        zone = sections.attempt("Goldilocks zone", lambda: _zone(network, effort, seed))
         sensitivity = sections.attempt("sensitivity", lambda: _sensitivity(network, batch, effort, seed))
         if network.recipe is None:
             sections.flags.append("no training recipe: the training Jacobian needs one")
@@ -223,14 +228,13 @@ class _Sections:
         return ended
 
 
-def _batches(network: Network, effort: Effort, seed: int, flags: list[str]) -> tuple[Batch, Batch]:
-    """The examples that curvature and responses look at, with their own and with permuted targets."""
+def _batches(network: Network, num_examples: int, seed: int) -> tuple[Batch, Batch]:
+    """At most so many examples, with their own and with permuted targets."""
     task = network.required_task()
     permuted = permuted_targets(task, derive(seed, "permuted"))
-    if task.size <= effort.num_examples:
+    if task.size <= num_examples:
         return task.train_batch(), permuted.train_batch()
-    flags.append(f"curvature and responses look at {effort.num_examples} of {task.size} training examples")
-    chosen = torch.randperm(task.size, generator=generator(seed, "examples"))[: effort.num_examples]
+    chosen = torch.randperm(task.size, generator=generator(seed, "examples"))[:num_examples]
     return task.batch(chosen), permuted.batch(chosen)
 
 
@@ -246,8 +250,12 @@ def _stiffness(
     )
 
 
-def _zone(network: Network, batch: Batch, shuffled: Batch, effort: Effort, seed: int) -> ZonePosition:
-    """Along the rays of the present and the initial weights, and of the present ones where labels tell nothing."""
+def _zone(network: Network, effort: Effort, seed: int) -> ZonePosition:
+    """Along the rays of the present and the initial weights, and of the present ones where labels tell nothing.
+
+    A ratio of curvatures in random planes varies more from plane to plane than from example to example.
+    """
+    batch, shuffled = _batches(network, min(_ZONE_EXAMPLES, effort.num_examples), seed)
     draws = effort.num_draws
     own = zone_position(network, batch=batch, num_draws=draws, seed=derive(seed, "zone"))
     null = zone_position(network, batch=shuffled, num_draws=draws, seed=derive(seed, "zone"))
