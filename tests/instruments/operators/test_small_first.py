@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 import torch
 from torch import Tensor
@@ -9,6 +12,7 @@ from torch import Tensor
 from tests.laws.operator_cases import NETWORKS, matrix, naive_hessian
 from tremorscope.instruments.network import Network
 from tremorscope.instruments.operators import GaussNewton, Hessian, batch_mean, route_choice
+from tremorscope.instruments.operators.second_order import saved_bytes
 from tremorscope.instruments.task import Task
 
 F64 = torch.float64
@@ -73,3 +77,20 @@ def test_a_backward_pass_that_hides_its_derivative_is_not_believed() -> None:
     assert operator.flags[0].startswith("double_backward does not work here: its product differs from central")
     wanted = torch.diag(x.pow(2).mean(0) / 3 * 12 * network.theta.square())
     assert torch.allclose(operator.dense(), wanted, rtol=1e-4, atol=1e-6)
+
+
+def test_what_a_pass_saves_is_counted_and_let_go() -> None:
+    """Saved outputs (a softmax's, say) must not keep their own graph alive."""
+    kept: list[weakref.ref[Tensor]] = []
+    weight = torch.randn(50, 50, dtype=F64)
+
+    def loss(theta: Tensor) -> Tensor:
+        output = torch.tanh(weight @ theta)
+        kept.append(weakref.ref(output))
+        return output.exp().sum()
+
+    saved = saved_bytes(loss, torch.randn(50, dtype=F64))
+    assert saved >= 8 * (2500 + 50 + 50)  # the matrix, the tanh and the exponential
+    assert saved < 8 * 2 * 2700
+    gc.collect()
+    assert kept[0]() is None

@@ -200,13 +200,19 @@ def value_and_saved_bytes(loss: ScalarFunction, theta: Float[Tensor, " params"])
 
 
 def _counted(function: VectorFunction, theta: Tensor) -> tuple[Tensor, int]:
-    seen: dict[int, int] = {}
+    held: dict[int, Tensor] = {}
 
-    def note(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        seen[storage.data_ptr()] = storage.nbytes()
-        return tensor
+    def note(tensor: Tensor) -> int:
+        # Detached: an output that its own node saves by way of a hook would keep itself alive for ever. Held until
+        # the end, so that no address is used twice.
+        plain = tensor.detach()
+        held[plain.untyped_storage().data_ptr()] = plain
+        return 0
 
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(note, _never_unpacked):
         value = function(theta.detach().clone().requires_grad_()).detach()
-    return value, sum(seen.values())
+    return value, sum(tensor.untyped_storage().nbytes() for tensor in held.values())
+
+
+def _never_unpacked(_: int) -> Tensor:
+    raise AssertionError("nothing goes backwards here")
