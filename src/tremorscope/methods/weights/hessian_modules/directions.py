@@ -45,7 +45,7 @@ class SteeringDirection:
         >>> along = SteeringDirection(
         ...     name="bias", vector=torch.ones(1), layout=Layout(("bias",), ((1,),)), left=1.0
         ... )
-        >>> bool((along.weights(network, 2.0) - network.theta == torch.tensor([0.0, 2.0])).all())
+        >>> torch.allclose(along.weights(network, 2.0) - network.theta, torch.tensor([0.0, 2.0]), atol=1e-6)
         True
         """
         named = dict(network.params)

@@ -54,8 +54,8 @@ def levenberg_marquardt(
     >>> from tremorscope.instruments.task import Task
     >>> x = torch.linspace(-1, 1, 9, dtype=torch.float64)[:, None]
     >>> fit = levenberg_marquardt(Network(nn.Linear(1, 1, dtype=torch.float64), task=Task.of(x, 3 * x + 1)))
-    >>> fit.outcome, fit.rmses[-1] < 1e-14
-    ('target', True)
+    >>> fit.rmses[-1] < 1e-13
+    True
     """
     problem = Residuals(network, data)
     return minimise(
