@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, final
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -15,6 +14,7 @@ from tremorscope.foundations.errors import BadInput
 from tremorscope.foundations.layout import Layout
 from tremorscope.instruments.network import Network
 from tremorscope.instruments.operators import LinearOperator
+from tremorscope.instruments.operators.deflated import Deflated
 from tremorscope.instruments.spectrum import Spectrum, eigsh
 
 Method = Literal["projection", "complement", "generalised"]
@@ -40,6 +40,7 @@ class SteeringDirection:
     def weights(self, network: Network, alpha: float) -> Float[Tensor, " params"]:
         """All weights of the network, moved by `alpha` along the direction.
 
+        >>> import torch
         >>> from torch import nn
         >>> network = Network(nn.Linear(1, 1))
         >>> along = SteeringDirection(
@@ -105,7 +106,7 @@ def in_complement(
         BadInput: If `num` exceeds the dimension of the complement.
         NotConverged: If an eigenpair does not reach its tolerance.
     """
-    inside = _Complement(breaking, keep.vectors[:, :k])
+    inside = Deflated(breaking, keep.vectors[:, :k])
     found = eigsh(inside, num, which="largest", tol=EIGEN_TOLERANCE, seed=seed)
     return [
         SteeringDirection(
@@ -155,36 +156,6 @@ def curvature_along(operator: LinearOperator, vector: Float[Tensor, " params"]) 
     """`u^T A u`. Cost: one product."""
     there = vector.to(operator.device, operator.dtype)
     return float(there.double() @ (operator @ there).double())
-
-
-@final
-class _Complement(LinearOperator):
-    """`(I - Q Q^T) A (I - Q Q^T)` for a symmetric A."""
-
-    def __init__(self, operator: LinearOperator, basis: Tensor) -> None:
-        self.operator, self.basis = operator, basis.to(operator.device, operator.dtype)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.operator.shape
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.operator.dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self.operator.device
-
-    @property
-    def is_symmetric(self) -> bool:
-        return self.operator.is_symmetric
-
-    def forward_block(self, vectors: Tensor) -> Tensor:
-        return without(self.operator.mm(without(vectors, self.basis)), self.basis)
-
-    def adjoint_block(self, vectors: Tensor) -> Tensor:
-        return self.forward_block(vectors)
 
 
 def _check_index(spectrum: Spectrum, index: int) -> None:
