@@ -117,10 +117,7 @@ class Network:
         Raises:
             BadInput: If the output is not a tensor (or a Hugging Face output with logits).
         """
-        named = self.layout.unflatten(params) if isinstance(params, Tensor) else params
-        buffers = {key: value.clone() for key, value in self.buffers.items()} if training else self.buffers
-        with _mode(self.module, training):
-            output = functional_call(self.module, {**named, **buffers}, batch.args, batch.kwargs)
+        output = self.output(params, batch, training=training)
         output = getattr(output, "logits", output)
         if not isinstance(output, Tensor):
             raise BadInput(
@@ -130,6 +127,13 @@ class Network:
                 remedy="Wrap the module so that forward returns the tensor to measure.",
             )
         return output
+
+    def output(self, params: Params | Float[Tensor, "*lead params"], batch: Batch, *, training: bool = False) -> Any:
+        """What the module itself returns with other weights: of a Hugging Face model, the hidden states too."""
+        named = self.layout.unflatten(params) if isinstance(params, Tensor) else params
+        buffers = {key: value.clone() for key, value in self.buffers.items()} if training else self.buffers
+        with _mode(self.module, training):
+            return functional_call(self.module, {**named, **buffers}, batch.args, batch.kwargs)
 
     def loss(
         self, params: Params | Float[Tensor, " params"], batch: Batch, *, training: bool = False
