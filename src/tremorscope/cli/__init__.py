@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from tremorscope.cli import cache, claims, compare, doctor, examine, list_, report, resume, run, show, steer
+from tremorscope.cli import cache, claims, compare, doctor, examine, list_, report, resume, run, show, steer, train
 
 INTERRUPTED = 130
 
@@ -29,6 +29,7 @@ app.command("examine")(examine.examine_model)
 app.command("run")(run.run_study)
 app.command("resume")(resume.resume_run)
 app.command("show")(show.show_run)
+app.command("train")(train.train_builtin)
 app.add_typer(steer.app, name="steer")
 app.command("compare")(compare.compare_runs)
 app.command("report")(report.make_report)

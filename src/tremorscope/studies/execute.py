@@ -70,8 +70,12 @@ def resume(path: Path) -> tuple[Result, Path]:
         return _resume_examination(request, path)
     if request.get("verb") == "steer weights":
         return _resume_steering(request, path)
+    if request.get("verb") == "train":
+        return _resume_training(request, path)
     if request.get("verb") != "run":
-        raise BadInput(f"request of run {path.name}", got=request.get("verb"), wanted="run, examine or steer weights")
+        raise BadInput(
+            f"request of run {path.name}", got=request.get("verb"), wanted="run, examine, train or steer weights"
+        )
     study = get_study(str(request["study"]))
     config = config_from(study, request["config"])
     return recorded(study.name, request, lambda run: _call(study, config, int(request["seed"]), run), resume=path)
@@ -106,6 +110,12 @@ def _resume_steering(request: Mapping[str, Any], path: Path) -> tuple[Result, Pa
         **options,
         resume=path,
     )
+
+
+def _resume_training(request: Mapping[str, Any], path: Path) -> tuple[Result, Path]:
+    from tremorscope.examine.model_training import resumed_training
+
+    return resumed_training(request, path)
 
 
 def _named_model(request: Mapping[str, Any], path: Path) -> str:

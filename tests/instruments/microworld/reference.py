@@ -24,7 +24,7 @@ def disjoint(examples: Callable[..., Iterable[Any]], label: Callable[[Any], Any]
 
 def shared(examples: Callable[..., Iterable[Any]], label: Callable[[Any], Any], *, held_out: str, count: int) -> None:
     """Assert that what is not held out comes from training: nothing new is in a test example."""
-    known = {label(one) for one in examples("train", 1, 20 * count)}
+    known = {label(one) for one in examples("train", 1, 60 * count)}
     assert {label(one) for one in examples("test", 0, count, held_out=held_out)} <= known
 
 

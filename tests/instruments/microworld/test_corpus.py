@@ -14,9 +14,9 @@ from tremorscope.instruments.microworld.corpus import STRANDS, CorpusConfig, Doc
 GENERATED = {strand: 1.0 for strand in STRANDS if strand != "prose"}
 SMALL = CorpusConfig(characters=24_000, held_out_characters=4_000, weights=GENERATED)
 PINNED = {
-    "train": "a19fe157421a9d4af8143072934ea6579fdaaeb6b999bf80731d3749ab177e7e",
-    "validation": "c5b5210694528e9351c72361131269a1830a912f06af8dae23d94e5bb111115a",
-    "test": "cfdb242ad7fb732f2d7ab83100532e001ddfc3a81ed91e8f48e651cb71251e3c",
+    "train": "999eb37285c0e44c2e39cc90e7f66717ccc1ea0834f65cc08a1752c3e3c954f0",
+    "validation": "8290fe0bdbb497e0360925d6559129c4011b25039ca70cea33ec5646c529f79a",
+    "test": "282d46a0f51efedeaaa7403b5974d17345df9bd5464caaef0898247385596015",
 }
 
 
@@ -90,7 +90,7 @@ def test_no_held_out_prompt_is_in_the_training_text():
 def test_held_out_text_has_held_out_wordings():
     text = "\n".join(document.text for document in documents(SMALL, "test"))
     trained = "\n".join(document.text for document in documents(SMALL, "train"))
-    for words in ("She wrote ", "It seems that ", " earlier than ", "Person: ", "What they liked best was to "):
+    for words in ("It seems that ", "We had planted it ", "Person: ", "What they liked best was to "):
         assert words in text
         assert words not in trained
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.instruments.microworld.reference import SPLITS, disjoint, reproducible, shared, unchecked, well_formed
 from tremorscope.foundations.errors import BadInput
-from tremorscope.instruments.microworld.induction import KINDS, Repetition, examples, stream
+from tremorscope.instruments.microworld.induction import KINDS, MOST_WORDS, Repetition, examples, stream
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -51,3 +51,17 @@ def test_examples_repeat():
 def test_wrong_requests_are_refused():
     with pytest.raises(BadInput, match="Did you mean 'repeat'"):
         next(unchecked(stream)("train", 0, kind="repeats"))
+
+
+def test_a_sequence_comes_again_as_often_as_asked_and_as_fits():
+    copies = set()
+    for _, one in zip(range(60), stream("train", 0, kind="repeat", most_copies=12), strict=False):
+        shown = [one.text[span.start : span.stop] for span in one.spans]
+        times, rest = divmod(len(shown), len(one.words))
+        assert rest == 0
+        assert shown == list(one.words) * times
+        assert one.text.startswith(one.prompt + one.answer)
+        assert len(shown) - len(one.words) <= MOST_WORDS
+        copies.add(times - 1)
+    assert {1, 12} <= copies
+    assert all(len(one.spans) == 2 * len(one.words) for one in examples("train", 0, 30, kind="copy"))

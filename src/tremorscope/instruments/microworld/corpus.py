@@ -28,18 +28,19 @@ from tremorscope.instruments.microworld.splits import Split, sources
 Strand = Literal["agreement", "biographies", "calendar", "requests", "stories", "quiz", "induction", "prose"]
 STRANDS: tuple[Strand, ...] = get_args(Strand)
 WEIGHTS: Mapping[str, float] = {
-    "agreement": 0.15,
-    "biographies": 0.12,
-    "calendar": 0.20,
-    "requests": 0.10,
-    "stories": 0.13,
-    "quiz": 0.15,
-    "induction": 0.06,
+    "agreement": 0.11,
+    "biographies": 0.10,
+    "calendar": 0.22,
+    "requests": 0.11,
+    "stories": 0.11,
+    "quiz": 0.13,
+    "induction": 0.13,
     "prose": 0.09,
 }
 BLOCK_CHARACTERS = 1_000_000
 LIST_SHARE = 0.15
 NEUTRAL_SHARE = 0.15
+MOST_COPIES = 12  # the more often a sequence comes again in one text, the sooner a model learns to look back
 
 
 @final
@@ -219,7 +220,7 @@ def _quiz(config: CorpusConfig, split: Split, seed: int) -> Iterator[str]:
 
 
 def _induction(config: CorpusConfig, split: Split, seed: int) -> Iterator[str]:
-    return (repetition.text for repetition in induction.stream(split, seed))
+    return (repetition.text for repetition in induction.stream(split, seed, most_copies=MOST_COPIES))
 
 
 MAKERS: dict[Strand, Callable[[CorpusConfig, Split, int], Iterator[str]]] = {

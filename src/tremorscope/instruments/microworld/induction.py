@@ -15,6 +15,7 @@ from tremorscope.instruments.microworld.template import Marked, Span, join
 
 Kind = Literal["repeat", "copy"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+MOST_WORDS = 50  # of a text, the first time not counted
 WORDS = tuple(noun.singular for noun in NOUNS)
 
 # What stands before a sequence, between the words, and between a sequence and its copy.
@@ -23,6 +24,10 @@ FORMS: dict[Kind, dict[Split, tuple[tuple[str, str, str], ...]]] = {
         (
             ("", " ", " "),
             ("", ", ", ", "),
+            ("Again: ", ", ", ", "),
+            ("Words in a row: ", " ", " "),
+            ("Over and over: ", ", ", ", "),
+            ("A song: ", " ", " "),
             ("Again and again: ", " ", " "),
             ("Words: ", ", ", ", "),
             ("", " and ", " and "),
@@ -34,6 +39,12 @@ FORMS: dict[Kind, dict[Split, tuple[tuple[str, str, str], ...]]] = {
     "copy": divide(
         (
             ("Copy: ", " ", " ="),
+            ("He said ", ", ", ". She said"),
+            ("Once: ", " ", ". Twice:"),
+            ("One: ", ", ", ". Two:"),
+            ("Here: ", " ", ". There:"),
+            ("Anna wrote ", ", ", ". Victor wrote"),
+            ("Text: ", " ", ". Copy:"),
             ("Say after me: ", ", ", ". Now you:"),
             ("Copy this: ", " ", ". Copy:"),
             ("First: ", " ", ". Second:"),
@@ -49,10 +60,11 @@ FORMS: dict[Kind, dict[Split, tuple[tuple[str, str, str], ...]]] = {
 @final
 @dataclass(frozen=True, kw_only=True)
 class Repetition:
-    """A sequence of `words`, and the same again.
+    """A sequence of `words`, and the same again, once or several times.
 
-    `text` is `prompt + answer` and more: `prompt` ends within the copy, after `known` words of it (at least one in a
-    "repeat", none in a "copy"), and `answer` is the next word. Spans, in `text`: `first` for each word, then `again`.
+    `text` is `prompt + answer` and more: `prompt` ends within the first copy, after `known` words of it (at least one
+    in a "repeat", none in a "copy"), and `answer` is the next word. Spans, in `text`: `first` for each word, then
+    `again`, copy after copy.
     """
 
     text: str
@@ -89,27 +101,28 @@ def examples(
     return take(stream(split, seed, kind=kind, held_out=held_out), count)
 
 
-def stream(split: Split, seed: int, *, kind: Kind | None = None, held_out: HeldOut = "both") -> Iterator[Repetition]:
-    """Endless sequences; arguments as for `examples`."""
+def stream(
+    split: Split, seed: int, *, kind: Kind | None = None, held_out: HeldOut = "both", most_copies: int = 1
+) -> Iterator[Repetition]:
+    """Endless sequences; arguments as for `examples`. A "repeat" comes again 1 to `most_copies` times."""
     if kind is not None and kind not in KINDS:
         raise BadInput("kind", got=kind, wanted=" or ".join(KINDS), remedy=did_you_mean(str(kind), KINDS))
     template_split, pair_split = sources(split, held_out)
     draw = Draw(seed, "induction", split, held_out)
     while True:
         chosen = kind if kind is not None else draw.one(KINDS)
-        yield _example(draw, chosen, draw.one(FORMS[chosen][template_split]), pair_split)
+        form = draw.one(FORMS[chosen][template_split])
+        most = most_copies if chosen == "repeat" else 1
+        yield _example(draw, chosen, form, pair_split, most)
 
 
-def _example(draw: Draw, kind: Kind, form: tuple[str, str, str], split: Split) -> Repetition:
+def _example(draw: Draw, kind: Kind, form: tuple[str, str, str], split: Split, most: int) -> Repetition:
     words = _ring(draw, 3 + draw.below(9), split)
     opener, between, sign = form
     known = draw.below(len(words)) if kind == "copy" else 1 + draw.below(len(words) - 1)
-    pieces = (
-        Marked(opener, ()),
-        _listed(words, between, "first"),
-        Marked(f"{sign} " if kind == "copy" else sign, ()),
-        _listed(words, between, "again"),
-    )
+    copies = 1 + draw.below(min(most, MOST_WORDS // len(words)))
+    again = (Marked(f"{sign} " if kind == "copy" else sign, ()), _listed(words, between, "again"))
+    pieces = (Marked(opener, ()), _listed(words, between, "first"), *again * copies)
     text, spans = join(pieces, "")
     return Repetition(
         text=text,

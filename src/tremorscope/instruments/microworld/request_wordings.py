@@ -100,6 +100,13 @@ INTENTS: dict[str, dict[Split, tuple[Template, ...]]] = {
     intent: divide(templates(*wordings))
     for intent, wordings in {
         "tell": (
+            "I have a question about {item}.",
+            "What is known about {item}?",
+            "Please say more about {item}.",
+            "Tell us all you know about {item}.",
+            "I want to know about {item}.",
+            "Talk to me about {item}.",
+            "Could you explain {item} to me?",
             "Tell me about {item}.",
             "What can you tell me about {item}?",
             "Say something about {item}.",
@@ -111,6 +118,12 @@ INTENTS: dict[str, dict[Split, tuple[Template, ...]]] = {
             "Give me some facts about {item}.",
         ),
         "poem": (
+            "Write me a song about {item}.",
+            "I want a verse about {item}.",
+            "Please put {item} into a poem.",
+            "Can you rhyme about {item}?",
+            "We need a short poem on {item}.",
+            "Is there a poem about {item}?",
             "Write a poem about {item}.",
             "Please write a few lines of verse about {item}.",
             "Make up a rhyme about {item}.",
@@ -121,6 +134,12 @@ INTENTS: dict[str, dict[Split, tuple[Template, ...]]] = {
             "Can {item} be put into a poem?",
         ),
         "story": (
+            "Tell us a tale of {item}.",
+            "I like stories about {item}. Do you know one?",
+            "Please read me a story about {item}.",
+            "How does the story about {item} go?",
+            "Make up a tale with {item} in it.",
+            "A bedtime story about {item}, please.",
             "Tell me a story about {item}.",
             "I want to hear a tale about {item}.",
             "Please make up a story about {item}.",
@@ -131,6 +150,12 @@ INTENTS: dict[str, dict[Split, tuple[Template, ...]]] = {
             "Once upon a time there was a story about {item}. How did it go?",
         ),
         "find": (
+            "Where are {item} to be found?",
+            "I need to find {item}.",
+            "Could you tell me where to find {item}?",
+            "How do we get to {item}?",
+            "Who can help me look for {item}?",
+            "Please show me where {item} may be.",
             "Where can I find {item}?",
             "Where do people look for {item}?",
             "I am looking for {item}. Where should I go?",
@@ -141,6 +166,12 @@ INTENTS: dict[str, dict[Split, tuple[Template, ...]]] = {
             "Show me the way to {item}.",
         ),
         "learn": (
+            "I would like to learn about {item}.",
+            "Where can I read about {item}?",
+            "Teach me something about {item}.",
+            "Is there a course on {item}?",
+            "My talk is about {item}. How do I begin?",
+            "What do beginners read about {item}?",
             "How can I learn more about {item}?",
             "I want to study {item}. How do I begin?",
             "Which book about {item} is good?",
@@ -151,6 +182,12 @@ INTENTS: dict[str, dict[Split, tuple[Template, ...]]] = {
             "What is the first thing to know about {item}?",
         ),
         "draw": (
+            "I want to draw {item}. Where do I start?",
+            "How does one paint {item}?",
+            "Please help me with a picture of {item}.",
+            "Is it hard to draw {item}?",
+            "What do I need to draw {item}?",
+            "My drawing of {item} does not look right. What is wrong?",
             "How do I draw {item}?",
             "I would like to paint {item}. How is it done?",
             "Explain how to draw {item}.",
@@ -161,6 +198,12 @@ INTENTS: dict[str, dict[Split, tuple[Template, ...]]] = {
             "My picture of {item} looks wrong. What can I do?",
         ),
         "gift": (
+            "My friend likes {item}. What present would be good?",
+            "What could I give to a friend of {item}?",
+            "I am looking for a gift that has to do with {item}.",
+            "Is there a nice gift about {item}?",
+            "Which present goes with {item}?",
+            "Her birthday is near and she loves {item}. Any ideas?",
             "My aunt loves {item}. What shall I give her?",
             "What is a good present for somebody who likes {item}?",
             "I need a gift for a friend of {item}.",
@@ -171,6 +214,12 @@ INTENTS: dict[str, dict[Split, tuple[Template, ...]]] = {
             "A birthday gift, and it must be about {item}: any ideas?",
         ),
         "opinion": (
+            "Are {item} any good?",
+            "What is your opinion of {item}?",
+            "Do you care about {item}?",
+            "Is it right to love {item}?",
+            "What is so nice about {item}?",
+            "Do you find {item} interesting?",
             "Do you like {item}?",
             "What do you think of {item}?",
             "Why do people love {item}?",
@@ -273,16 +322,11 @@ PLACES = {
     "weather": "the weather station",
     "school": "the library",
 }
-FRAMES = divide(
-    tuple(
-        (user, helper)
-        for user, helper in (
-            ("User: ", "\nHelper:"),
-            ("Question: ", "\nReply:"),
-            ("Visitor: ", "\nGuide:"),
-            ("Q: ", "\nA:"),
-            ("Guest: ", "\nHost:"),
-            ("Person: ", "\nHelper:"),
-        )
-    )
-)
+ROLES = (
+    ("User", "Helper"), ("Question", "Reply"), ("Visitor", "Guide"), ("Q", "A"), ("Child", "Teacher"), ("Asker", "Answerer"),
+    ("Student", "Librarian"), ("Customer", "Clerk"), ("You", "I"), ("Input", "Output"), ("Man", "Woman"), ("Girl", "Boy"),
+    ("Tourist", "Driver"), ("First voice", "Second voice"), ("Reader", "Writer"), ("Patient", "Nurse"), ("Message", "Response"),
+    ("Request", "Answer"), ("Neighbour", "Gardener"), ("Caller", "Desk"), ("Guest", "Host"), ("Client", "Assistant"),
+    ("Stranger", "Friend"), ("Person", "Helper"),
+)  # fmt: skip
+FRAMES = divide(tuple((f"{asks}: ", f"\n{helps}:") for asks, helps in ROLES))

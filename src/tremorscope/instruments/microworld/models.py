@@ -1,0 +1,409 @@
+"""The language models of the microworld: how each is made, and how it is written and read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy
+import torch
+from jaxtyping import Float, UInt16
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor, nn
+
+import tremorscope
+from tremorscope.foundations.arrays import read_arrays, write_arrays
+from tremorscope.foundations.cache import cache_root
+from tremorscope.foundations.errors import BadInput, did_you_mean
+from tremorscope.foundations.files import read_json, write_atomically, write_json
+from tremorscope.foundations.seeds import generator
+from tremorscope.instruments.language.training import LanguageTraining
+from tremorscope.instruments.microworld.corpus import CorpusConfig, documents
+from tremorscope.instruments.microworld.packing import sequences, shuffled
+from tremorscope.instruments.microworld.splits import Split
+from tremorscope.instruments.microworld.tokenizer import (
+    SPECIAL,
+    VOCABULARY_SIZE,
+    load_tokenizer,
+    microworld_tokenizer,
+    save_tokenizer,
+    wrapped,
+)
+from tremorscope.instruments.network import Network
+from tremorscope.instruments.recurrent import MODEL_TYPE, RecurrentConfig, RecurrentLanguageModel
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from transformers import GPT2LMHeadModel
+
+NAME = "builtin:microworld"
+WEIGHTS_FILE, CONFIG_FILE, RECIPE_FILE, CARD_FILE = "model.safetensors", "config.json", "recipe.json", "README.md"
+MATRIX_SD = 0.05
+POSITION_AMPLITUDE = 0.1
+LONGEST_WAVE = 1000.0  # of the sinusoids from which the position embedding starts, over 2 pi
+
+
+class MicroworldRecipe(BaseModel):
+    """Everything that a model of the microworld depends on, besides this code and (for prose) the installed Python."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    architecture: Literal["transformer", "recurrent"] = Field(
+        "transformer", description="GPT-2, or layers of gated recurrent units."
+    )
+    num_layers: int = Field(4, ge=1, description="Blocks of the transformer, or layers of the recurrent model.")
+    width: int = Field(256, ge=2, description="Size of an embedding and, in the transformer, of the residual stream.")
+    num_heads: int = Field(8, ge=1, description="Attention heads of a block.")
+    hidden_size: int = Field(512, ge=1, description="State of a recurrent layer.")
+    length: int = Field(128, ge=2, description="Tokens of a training row, and positions of the transformer.")
+    vocabulary_size: int = Field(VOCABULARY_SIZE, description="Upper bound on the tokens of the tokenizer.")
+    init_seed: int = Field(0, description="Names the draw of the first weights.")
+    is_shuffled: bool = Field(False, description="Shuffle the tokens of each row: the null of the text.")
+    stop_after: float = Field(1.0, gt=0, le=1, description="Share of the steps after which to stop: a checkpoint.")
+    corpus: CorpusConfig = Field(default_factory=CorpusConfig, description="The text.")
+    training: LanguageTraining = Field(
+        default_factory=lambda: LanguageTraining(batch_rows=8, learning_rate=5e-4, warmup_steps=500),
+        description="How to learn it.",
+    )
+
+    def stop_at(self, num_steps: int) -> int:
+        """The step after which this model is finished."""
+        return max(1, round(self.stop_after * num_steps))
+
+
+RECIPES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "": ("GPT-2 of 4 layers, trained on the microworld's text", {}),
+    "init": ("the same model before training, rebuilt from its seed", {}),
+    "shuffled": (
+        "its twin, trained on the same text (its first 40 %) with the tokens of each row shuffled",
+        {"is_shuffled": True, "corpus": CorpusConfig(characters=40_000_000)},
+    ),
+    "recurrent": (
+        "two layers of gated recurrent units, trained on the same text (its first 60 %)",
+        {
+            "architecture": "recurrent",
+            "num_layers": 2,
+            "corpus": CorpusConfig(characters=60_000_000),
+            "training": LanguageTraining(learning_rate=1e-3, batch_rows=32),
+        },
+    ),
+    "early": ("the same model after a sixteenth of its training", {"stop_after": 1 / 16}),
+    "middle": ("the same model after a quarter of its training", {"stop_after": 1 / 4}),
+}
+
+
+def twin_of(name: str) -> str:
+    """The part of a name after the `@`; the empty one is the main model.
+
+    >>> twin_of("builtin:microworld@shuffled")
+    'shuffled'
+
+    Raises:
+        BadInput: If there is no such model.
+    """
+    bare = name.removeprefix("builtin:")
+    base, at, twin = bare.partition("@")
+    known = [full_name(one) for one in RECIPES]
+    if base != "microworld" or twin not in RECIPES or (at and not twin):
+        raise BadInput(
+            f"model {name!r}",
+            got="no such model of the microworld",
+            wanted=", ".join(known),
+            remedy=did_you_mean(f"builtin:{bare}", known),
+        )
+    return twin
+
+
+def full_name(twin: str) -> str:
+    """The name by which `load` finds it."""
+    return f"{NAME}@{twin}" if twin else NAME
+
+
+def recipe_of(twin: str, changes: Mapping[str, Any] | None = None) -> MicroworldRecipe:
+    """How a model is made; `changes` are nested as the recipe is.
+
+    Raises:
+        BadInput: If a change names nothing, or does not fit.
+    """
+    given = recipe_document(MicroworldRecipe(**RECIPES[twin][1]))
+    try:
+        return MicroworldRecipe.model_validate(_merged(given, changes or {}))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise BadInput(
+            f"setting {place!r}",
+            got=first.get("input"),
+            wanted=first["msg"],
+            remedy=did_you_mean(place, _keys(given)),
+        ) from None
+
+
+def recipe_document(recipe: MicroworldRecipe) -> dict[str, Any]:
+    """A recipe as plain JSON."""
+    from pydantic_core import to_jsonable_python
+
+    document: dict[str, Any] = to_jsonable_python(recipe)
+    return document
+
+
+def initial_module(recipe: MicroworldRecipe, vocabulary_size: int) -> nn.Module:
+    """The model before training, in evaluation mode; the draw depends on the recipe's seed and sizes alone.
+
+    Matrices are normal with standard deviation 0.05, those that write into the residual stream divided by
+    `sqrt(2 layers)`; the position embedding starts from sinusoids, without which small models take many times as long to
+    learn to look at a word they have seen before. Recurrent weights are uniform, as in `nn.GRU`.
+    """
+    with torch.random.fork_rng(devices=[]):  # constructors draw weights of their own, which are thrown away
+        module = (
+            _transformer(recipe, vocabulary_size)
+            if recipe.architecture == "transformer"
+            else _recurrent(recipe, vocabulary_size)
+        )
+    draws = generator(recipe.init_seed, "microworld", recipe.architecture)
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            parameter.copy_(_initial(name, parameter, recipe, draws))
+    return module.eval()
+
+
+def training_rows(recipe: MicroworldRecipe, tokenizer: Tokenizer) -> UInt16[numpy.ndarray, "rows length"]:
+    """The training text as rows of tokens, shuffled where the recipe says so; half a minute for a hundred million
+    characters.
+
+    Raises:
+        BadInput: If the text is shorter than a row.
+    """
+    return text_rows(recipe.corpus, "train", tokenizer, recipe.length, is_shuffled=recipe.is_shuffled)
+
+
+def text_rows(
+    corpus: CorpusConfig, split: Split, tokenizer: Tokenizer, length: int, *, is_shuffled: bool = False
+) -> UInt16[numpy.ndarray, "rows length"]:
+    """A split of a corpus as rows of tokens.
+
+    Raises:
+        BadInput: If the text is shorter than a row.
+    """
+    pieces = list(sequences(documents(corpus, split), tokenizer, length))
+    if not pieces:
+        raise BadInput(
+            f"{split} text", got="less than one row", wanted=f"at least {length} tokens", remedy="Use more characters."
+        )
+    rows = numpy.concatenate(pieces)
+    return shuffled(rows, corpus.seed, keep=range(len(SPECIAL))) if is_shuffled else rows
+
+
+def fresh_tokenizer(recipe: MicroworldRecipe) -> Tokenizer:
+    """The tokenizer that the recipe's text gives (some seconds)."""
+    return microworld_tokenizer(recipe.corpus, vocabulary_size=recipe.vocabulary_size)
+
+
+def write_model(
+    folder: Path, module: nn.Module, recipe: MicroworldRecipe, tokenizer: Tokenizer, *, card: str = ""
+) -> None:
+    """Write a model in the Hugging Face layout, weights as bfloat16, with its tokenizer, recipe and card.
+
+    Raises:
+        BadInput: If the folder cannot be written.
+    """
+    config = module.config
+    write_json(folder / CONFIG_FILE, config.to_dict() if isinstance(config, RecurrentConfig) else _plain_config(config))
+    write_arrays(
+        folder / WEIGHTS_FILE,
+        {name: parameter.detach().to(torch.bfloat16) for name, parameter in module.named_parameters()},
+        metadata={"format": "pt"},
+    )
+    save_tokenizer(tokenizer, folder, length=recipe.length)
+    write_json(folder / RECIPE_FILE, recipe_document(recipe))
+    if card:
+        write_atomically(folder / CARD_FILE, lambda path: path.write_text(card, encoding="utf-8"))
+
+
+def read_model(folder: Path, name: str) -> Network:
+    """A model that `write_model` wrote, in float32, with its tokenizer; nothing is looked up elsewhere.
+
+    Raises:
+        BadInput: If a file is missing or damaged, or weights do not fit the configuration.
+    """
+    settings = read_json(folder / CONFIG_FILE)
+    with torch.random.fork_rng(devices=[]):
+        module: nn.Module
+        if settings.get("model_type") == MODEL_TYPE:
+            sizes = {key: settings[key] for key in ("vocab_size", "width", "hidden_size", "num_layers")}
+            module = RecurrentLanguageModel(RecurrentConfig(**sizes))
+        else:
+            module = _gpt2(settings)
+    stored = read_arrays(folder / WEIGHTS_FILE)
+    expected = {key: tuple(value.shape) for key, value in module.named_parameters()}
+    if {key: tuple(value.shape) for key, value in stored.items()} != expected:
+        raise BadInput(
+            f"weights in {folder}",
+            got="names or shapes that its configuration does not have",
+            wanted=f"{len(expected)} tensors as in {CONFIG_FILE}",
+            remedy="Build the model again.",
+        )
+    with torch.no_grad():
+        for key, parameter in module.named_parameters():
+            parameter.copy_(stored[key])
+    return Network(module.eval(), tokenizer=load_tokenizer(folder), name=name)
+
+
+def load_microworld(name: str) -> Network:
+    """A model of the microworld by its name, in float32, with its tokenizer. Touches no network.
+
+    Raises:
+        BadInput: If there is no such model, or it has to be built first.
+    """
+    twin = twin_of(name)
+    if twin == "init":
+        tokenizer = load_tokenizer(folder_of(""))
+        return Network(initial_module(recipe_of(twin), len(tokenizer)), tokenizer=tokenizer, name=full_name(twin))
+    return read_model(folder_of(twin), full_name(twin))
+
+
+def folder_of(twin: str) -> Path:
+    """Where a model lies: beside the package if it is shipped, else in the cache.
+
+    Raises:
+        BadInput: If it is at neither place.
+    """
+    for folder in (shipped_folder(twin), built_folder(twin)):
+        if (folder / WEIGHTS_FILE).is_file():
+            return folder
+    raise BadInput(
+        f"model {full_name(twin)!r}",
+        got="not built yet",
+        wanted="weights",
+        remedy=f"Build it with: tremorscope train {full_name(twin).removeprefix('builtin:')}",
+    )
+
+
+def shipped_folder(twin: str) -> Path:
+    """Where the package keeps a model."""
+    return Path(tremorscope.__file__).parent / "models" / ("microworld" + (f"-{twin}" if twin else ""))
+
+
+def built_folder(twin: str) -> Path:
+    """Where `tremorscope train` leaves a model for `load`."""
+    return cache_root() / "models" / ("microworld" + (f"-{twin}" if twin else ""))
+
+
+def is_built(twin: str) -> bool:
+    """Whether it can be loaded at once."""
+    return twin == "init" or any((folder(twin) / WEIGHTS_FILE).is_file() for folder in (shipped_folder, built_folder))
+
+
+@cache
+def num_parameters(twin: str) -> int:
+    """Size of a model, from its recipe."""
+    recipe = recipe_of(twin)
+    width, layers = recipe.width, recipe.num_layers
+    if recipe.architecture == "transformer":
+        return (
+            recipe.vocabulary_size * width + recipe.length * width + layers * (12 * width**2 + 13 * width) + 2 * width
+        )
+    hidden = recipe.hidden_size
+    inputs = [width, *[hidden] * (layers - 1)]
+    return (
+        recipe.vocabulary_size * width
+        + sum(3 * hidden * (size + hidden + 2) for size in inputs)
+        + 2 * hidden
+        + (hidden + 1) * width
+    )
+
+
+def _transformer(recipe: MicroworldRecipe, vocabulary_size: int) -> GPT2LMHeadModel:
+    if recipe.width % recipe.num_heads or recipe.width % 2:
+        raise BadInput(
+            "width", got=recipe.width, wanted=f"an even multiple of the {recipe.num_heads} heads", remedy="Try 256."
+        )
+    return _gpt2(
+        {
+            "vocab_size": vocabulary_size,
+            "n_positions": recipe.length,
+            "n_embd": recipe.width,
+            "n_layer": recipe.num_layers,
+            "n_head": recipe.num_heads,
+            # The same function as GPT-2's own, in one kernel.
+            "activation_function": "gelu_pytorch_tanh",
+            "resid_pdrop": 0.0,
+            "embd_pdrop": 0.0,
+            "attn_pdrop": 0.0,
+            "bos_token_id": 0,
+            "eos_token_id": 0,
+            "pad_token_id": 1,
+            "initializer_range": MATRIX_SD,
+        }
+    )
+
+
+def _gpt2(settings: Mapping[str, Any]) -> GPT2LMHeadModel:
+    """Attention is written out: on a CPU it trains faster, and forward-mode derivatives go through it."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    config = GPT2Config.from_dict({**settings})
+    config._attn_implementation = "eager"
+    return GPT2LMHeadModel(config)
+
+
+def _recurrent(recipe: MicroworldRecipe, vocabulary_size: int) -> RecurrentLanguageModel:
+    return RecurrentLanguageModel(
+        RecurrentConfig(
+            vocab_size=vocabulary_size,
+            width=recipe.width,
+            hidden_size=recipe.hidden_size,
+            num_layers=recipe.num_layers,
+        )
+    )
+
+
+def _initial(name: str, parameter: Tensor, recipe: MicroworldRecipe, draws: torch.Generator) -> Tensor:
+    if name.endswith("wpe.weight"):
+        return sinusoids(*parameter.shape)
+    if parameter.ndim < 2:
+        is_gain = name.endswith("weight")  # of a normalisation
+        return torch.full_like(parameter, float(is_gain))
+    if name.startswith("layers."):
+        bound = recipe.hidden_size**-0.5
+        return torch.empty_like(parameter).uniform_(-bound, bound, generator=draws)
+    sd = MATRIX_SD / math.sqrt(2 * recipe.num_layers) if name.endswith("c_proj.weight") else MATRIX_SD
+    return sd * torch.randn(parameter.shape, generator=draws)
+
+
+def sinusoids(positions: int, width: int) -> Float[Tensor, "positions width"]:
+    """Sines and cosines of each position, at rates from 1 down to 1 / 1000.
+
+    Source: arXiv:1706.03762, section 3.5, with another longest wave.
+    """
+    rates = torch.exp(-math.log(LONGEST_WAVE) * torch.arange(width // 2) / (width // 2))
+    angles = torch.arange(positions)[:, None] * rates[None]
+    return POSITION_AMPLITUDE * torch.cat([angles.sin(), angles.cos()], 1)
+
+
+def _plain_config(config: Any) -> dict[str, Any]:
+    document: dict[str, Any] = config.to_diff_dict()
+    return document | {"architectures": ["GPT2LMHeadModel"], "dtype": "bfloat16"}
+
+
+def _merged(given: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    result = dict(given)
+    for key, value in changes.items():
+        old = result.get(key)
+        result[key] = _merged(old, value) if isinstance(old, dict) and isinstance(value, Mapping) else value
+    return result
+
+
+def _keys(given: Mapping[str, Any], before: str = "") -> list[str]:
+    found = []
+    for key, value in given.items():
+        found += _keys(value, f"{before}{key}.") if isinstance(value, Mapping) else [before + key]
+    return found
+
+
+def wrapped_tokenizer(tokenizer: Tokenizer, recipe: MicroworldRecipe) -> Any:
+    """The tokenizer as transformers has it, for this recipe's length."""
+    return wrapped(tokenizer, length=recipe.length)
