@@ -21,7 +21,9 @@ BEFORE = {after: name for name, after in NEXT.items()}
 COUNTED = """one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen
 eighteen nineteen twenty twenty-one twenty-two twenty-three twenty-four"""
 COUNT = {word: place for place, word in enumerate(str.split(COUNTED), start=1)}
-BACKWARDS = re.compile(r"before|ago|back|earlier|Minus|away from|so it was sent|had closed|went by|ends (?:on|in) ", re.IGNORECASE)
+BACKWARDS = re.compile(
+    r"before|ago|back|earlier|Minus|away from|so it was sent|had closed|went by|ends (?:on|in) ", re.IGNORECASE
+)
 
 
 def solved(text: str) -> tuple[str, bool]:

@@ -154,8 +154,8 @@ def initial_module(recipe: MicroworldRecipe, vocabulary_size: int) -> nn.Module:
     """The model before training, in evaluation mode; the draw depends on the recipe's seed and sizes alone.
 
     Matrices are normal with standard deviation 0.05, those that write into the residual stream divided by
-    `sqrt(2 layers)`; the position embedding starts from sinusoids, without which small models take many times as long to
-    learn to look at a word they have seen before. Recurrent weights are uniform, as in `nn.GRU`.
+    `sqrt(2 layers)`; the position embedding starts from sinusoids, with which a small model learns sooner to look
+    at a word that it has seen before. Recurrent weights are uniform, as in `nn.GRU`.
     """
     with torch.random.fork_rng(devices=[]):  # constructors draw weights of their own, which are thrown away
         module = (
@@ -171,8 +171,9 @@ def initial_module(recipe: MicroworldRecipe, vocabulary_size: int) -> nn.Module:
 
 
 def training_rows(recipe: MicroworldRecipe, tokenizer: Tokenizer) -> UInt16[numpy.ndarray, "rows length"]:
-    """The training text as rows of tokens, shuffled where the recipe says so; half a minute for a hundred million
-    characters.
+    """The training text as rows of tokens, shuffled where the recipe says so.
+
+    Half a minute for a hundred million characters.
 
     Raises:
         BadInput: If the text is shorter than a row.

@@ -323,10 +323,10 @@ PLACES = {
     "school": "the library",
 }
 ROLES = (
-    ("User", "Helper"), ("Question", "Reply"), ("Visitor", "Guide"), ("Q", "A"), ("Child", "Teacher"), ("Asker", "Answerer"),
-    ("Student", "Librarian"), ("Customer", "Clerk"), ("You", "I"), ("Input", "Output"), ("Man", "Woman"), ("Girl", "Boy"),
-    ("Tourist", "Driver"), ("First voice", "Second voice"), ("Reader", "Writer"), ("Patient", "Nurse"), ("Message", "Response"),
-    ("Request", "Answer"), ("Neighbour", "Gardener"), ("Caller", "Desk"), ("Guest", "Host"), ("Client", "Assistant"),
-    ("Stranger", "Friend"), ("Person", "Helper"),
+    ("User", "Helper"), ("Question", "Reply"), ("Visitor", "Guide"), ("Q", "A"), ("Child", "Teacher"),
+    ("Asker", "Answerer"), ("Student", "Librarian"), ("Customer", "Clerk"), ("You", "I"), ("Input", "Output"),
+    ("Man", "Woman"), ("Girl", "Boy"), ("Tourist", "Driver"), ("First voice", "Second voice"), ("Reader", "Writer"),
+    ("Patient", "Nurse"), ("Message", "Response"), ("Request", "Answer"), ("Neighbour", "Gardener"),
+    ("Caller", "Desk"), ("Guest", "Host"), ("Client", "Assistant"), ("Stranger", "Friend"), ("Person", "Helper"),
 )  # fmt: skip
 FRAMES = divide(tuple((f"{asks}: ", f"\n{helps}:") for asks, helps in ROLES))
