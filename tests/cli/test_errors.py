@@ -101,7 +101,7 @@ def look(call, folder):
         ("returns_weights", "wanted a Network, a module, or (module, Task[, Trainer])"),
         ("batch_norm", "layer '2' (BatchNorm1d): got running statistics that training would change"),
         ("reshuffled", "batch order: got order='reshuffled' without a seed; wanted a seed. Pass seed=0."),
-        ("hf:gpt2", "a Hugging Face model, which cannot be loaded yet"),
+        ("hf:./nowhere", "model 'hf:./nowhere': got no such folder; wanted a folder that exists."),
         ("builtin:digit-mlp", "Did you mean 'builtin:digits-mlp'?"),
     ],
 )

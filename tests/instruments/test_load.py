@@ -196,7 +196,8 @@ def test_names_that_are_no_model(write):
     for spec, sentence in (
         ("builtin:digits_mlp", "no such built-in; wanted builtin:digits-mlp"),
         ("digits-mlp", "a name of no known kind.*Did you mean 'builtin:digits-mlp'"),
-        ("hf:gpt2", "cannot be loaded yet; wanted a module, builtin:"),
+        ("hf:./nowhere", "no such folder; wanted a folder that exists"),
+        ("nowhere", "a name of no known kind; wanted builtin:.*, hf:FOLDER_OR_NAME, or file.py:fn"),
         (path, f"a file without a function; wanted file.py:fn. Write {path}:make."),
         (path.replace("mine", "mime") + ":make", "No such file.*Did you mean '.*mine.py'"),
     ):

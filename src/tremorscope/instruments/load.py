@@ -22,6 +22,7 @@ from tremorscope.instruments.builtin import BuiltinModel as BuiltinModel
 from tremorscope.instruments.builtin import builtin_models as builtin_models
 from tremorscope.instruments.builtin import load_builtin
 from tremorscope.instruments.data import load_data
+from tremorscope.instruments.hugging_face import load_hugging_face
 from tremorscope.instruments.network import Network
 from tremorscope.instruments.recipe import Recipe, check_recipe
 from tremorscope.instruments.task import Task
@@ -44,6 +45,7 @@ def load(
     |---|---|
     | a module or a `Network` | itself |
     | `builtin:digits-mlp`, ... | see `builtin_models()` |
+    | `hf:FOLDER`, `hf:OWNER/NAME[@REVISION]` | a Hugging Face model with its tokenizer: see `load_hugging_face` |
     | `file.py:fn` | what `fn()` returns: a Network, a module, or `(module, Task[, Trainer or recipe])` |
 
     A user's file is run, with its folder importable and the random state set for the moment: the same
@@ -55,11 +57,11 @@ def load(
         data: A `Task`, or what `load_data` takes; in place of the data that come with the model. A
             `Trainer` that came with it follows; a recipe of pure functions is dropped.
         device: Where to compute.
-        dtype: Precision of the weights: a torch dtype or its name.
+        dtype: Precision of the weights: a torch dtype or its name; by default float32 for built-ins, else as they are.
 
     Raises:
-        BadInput: If the spec names nothing, or the file does not import, has no such function, fails or
-            returns something else.
+        BadInput: If the spec names nothing, the file does not import, has no such function, fails or returns
+            something else, or the folder holds no such model.
     """
     precision, place = _checked_dtype(dtype), _checked_device(device)
     task = data if isinstance(data, Task) or data is None else load_data(data)
@@ -68,22 +70,17 @@ def load(
     elif isinstance(spec, nn.Module):
         network = Network(spec)
     elif isinstance(spec, str | Path):
-        network = _named(str(spec), precision)
+        network = _named(str(spec), precision, place)
     else:
         raise BadInput("model", got=type(spec).__name__, wanted="a module, a Network or a name")
     return _moved(network, task, precision, place)
 
 
-def _named(spec: str, dtype: torch.dtype | None) -> Network:
+def _named(spec: str, dtype: torch.dtype | None, device: torch.device | None) -> Network:
     if spec.startswith("builtin:"):
         return load_builtin(spec, dtype=dtype or torch.float32)
     if spec.startswith("hf:"):
-        raise BadInput(
-            f"model {spec!r}",
-            got="a Hugging Face model, which cannot be loaded yet",
-            wanted="a module, builtin:..., or file.py:fn",
-            remedy="Load it yourself and pass the module, or return it from a function in a file.",
-        )
+        return load_hugging_face(spec, dtype=dtype, device=device)
     path, _, function = spec.rpartition(":")
     if path.endswith(".py"):
         return _from_file(spec, Path(path), function)
@@ -99,7 +96,7 @@ def _named(spec: str, dtype: torch.dtype | None) -> Network:
     raise BadInput(
         f"model {spec!r}",
         got="a name of no known kind",
-        wanted=f"{', '.join(models)}, or file.py:fn",
+        wanted=f"{', '.join(models)}, hf:FOLDER_OR_NAME, or file.py:fn",
         remedy=did_you_mean(f"builtin:{spec}", models),
     )
 
