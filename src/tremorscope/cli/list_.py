@@ -134,7 +134,7 @@ def _print(name: str, entries: list[dict[str, Any]], root: Path, *, is_all: bool
                     model["name"],
                     model["description"],
                     f"{model['parameters']:,}",
-                    "yes" if model["is_trained"] else "trained at first use",
+                    "yes" if model["is_trained"] else model["command"] or "trained at first use",
                 )
                 for model in entries
             ],

@@ -28,7 +28,7 @@ def train_builtin(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Train a language model whose text is known; an interrupted training goes on with `tremorscope resume`."""
-    from tremorscope.cli.output import print_json, print_result, print_table, run_document
+    from tremorscope.cli.output import console, print_json, print_result, print_table, run_document
     from tremorscope.cli.run import settings, typed
 
     changes = nested(settings(set_ or []))
@@ -41,10 +41,9 @@ def train_builtin(
         if json:
             print_json({"model": full_name(twin), "recipe": recipe})
             return
-        size = f", {num_parameters(twin):,} parameters" if not changes else ""
-        print_table(
-            ("setting", "value"), [(key, typed(value)) for key, value in flat(recipe)], title=full_name(twin) + size
-        )
+        if not changes:
+            console().print(f"{full_name(twin)}: {num_parameters(twin):,} parameters")
+        print_table(("setting", "value"), [(key, typed(value)) for key, value in flat(recipe)], title="Recipe")
         return
 
     from tremorscope.cli.conduct import conducted

@@ -14,6 +14,7 @@ from tremorscope.foundations.cache import Cache, hash_tensors, key
 from tremorscope.foundations.errors import BadInput, did_you_mean
 from tremorscope.foundations.seeds import generator
 from tremorscope.instruments.digit_networks import digits_cnn, digits_transformer
+from tremorscope.instruments.microworld import models as microworld
 from tremorscope.instruments.network import Network
 from tremorscope.instruments.optimisers import momentum
 from tremorscope.instruments.recipe import check_recipe, run_recipe
@@ -69,7 +70,8 @@ class BuiltinModel:
     name: str
     description: str
     parameters: int
-    is_trained: bool  # its float32 weights lie in the cache
+    is_trained: bool  # its weights are shipped, or lie in the cache
+    command: str | None = None  # what builds it, where loading does not
 
 
 def builtin_models() -> list[BuiltinModel]:
@@ -86,19 +88,33 @@ def builtin_models() -> list[BuiltinModel]:
                 is_trained=cache.path(_key(name, network)).is_file(),
             )
         )
-    return rows
+    return rows + [
+        BuiltinModel(
+            name=microworld.full_name(twin),
+            description=description,
+            parameters=microworld.num_parameters(twin),
+            is_trained=microworld.is_built(twin),
+            command=f"tremorscope train {microworld.full_name(twin).removeprefix('builtin:')}",
+        )
+        for twin, (description, _) in microworld.RECIPES.items()
+    ]
 
 
 def load_builtin(name: str, *, dtype: torch.dtype = torch.float32) -> Network:
     """A built-in network, trained now if it never was, else read from the cache.
 
-    It is trained on the CPU in `dtype`. Cost at first use: two seconds at most.
+    It is trained on the CPU in `dtype`. Cost at first use: two seconds at most. The language models of the microworld
+    are read, not trained: they come with the package, or from `tremorscope train`.
 
     Raises:
-        BadInput: If there is no such network.
+        BadInput: If there is no such network, or a language model was not built yet.
     """
+    if name.partition("@")[0] == microworld.NAME:
+        network = microworld.load_microworld(name)
+        return network if dtype is network.dtype else _cast(network, dtype)
     if name not in _MODELS:
-        raise BadInput(f"model {name!r}", got="no such built-in", wanted=", ".join(_MODELS), remedy=_near(name))
+        known = [*_MODELS, *map(microworld.full_name, microworld.RECIPES)]
+        raise BadInput(f"model {name!r}", got="no such built-in", wanted=", ".join(known), remedy=_near(name, known))
     network = _MODELS[name][1](dtype)
     cache, place = Cache(), _key(name, network)
     known = cache.load(place)
@@ -115,8 +131,12 @@ def _key(name: str, network: Network) -> str:
     return key("builtin model", TRAINING_VERSION, name=name, content=hash_tensors(content))
 
 
-def _near(name: str) -> str | None:
-    return did_you_mean(name if name.startswith("builtin:") else f"builtin:{name}", _MODELS)
+def _cast(network: Network, dtype: torch.dtype) -> Network:
+    return Network(network.module, tokenizer=network.tokenizer, name=network.name, dtype=dtype)
+
+
+def _near(name: str, known: list[str]) -> str | None:
+    return did_you_mean(name if name.startswith("builtin:") else f"builtin:{name}", known)
 
 
 def _linear(fan_in: int, fan_out: int, stream: torch.Generator) -> nn.Linear:

@@ -35,7 +35,7 @@ class RecurrentOutput:
     """Logits of the next token, and the states: the embeddings, then those of each layer."""
 
     logits: Float[Tensor, "texts length vocabulary"]
-    hidden_states: tuple[Float[Tensor, "texts length width"], ...]
+    hidden_states: tuple[Float[Tensor, "texts length _"], ...]
 
 
 @final

@@ -49,6 +49,7 @@ class LanguageTraining:
         precision: "bfloat16" computes forward and backward in mixed precision; the weights stay in float32.
         seed: Names the order of the rows.
         threads: CPU threads; sums of another number of threads are rounded otherwise.
+        save_every: Steps between writes of the state from which a killed training goes on; changes no number.
     """
 
     batch_rows: int = 16
@@ -62,9 +63,10 @@ class LanguageTraining:
     precision: Precision = "bfloat16"
     seed: int = 0
     threads: int = 1
+    save_every: int = 500
 
     def __post_init__(self) -> None:
-        for name in ("batch_rows", "epochs", "threads"):
+        for name in ("batch_rows", "epochs", "threads", "save_every"):
             if getattr(self, name) < 1:
                 raise BadInput(name, got=getattr(self, name), wanted="at least 1")
         for name in ("learning_rate", "largest_gradient"):
@@ -111,7 +113,6 @@ def train_language_model(
     training: LanguageTraining,
     *,
     state: Path | None = None,
-    save_every: int = 500,
     stop_at: int | None = None,
     on_step: Callable[[int, int, float], None] | None = None,
     at_steps: Mapping[int, Callable[[nn.Module], None]] | None = None,
@@ -126,8 +127,7 @@ def train_language_model(
             in evaluation mode: nothing random is drawn here.
         rows: Tokens.
         training: How.
-        state: A file that holds weights, moments and losses every `save_every` steps; training goes on from it.
-        save_every: Steps between writes.
+        state: A file that holds weights, moments and losses every so many steps; training goes on from it.
         stop_at: Leave after this many steps in all, for an intermediate checkpoint; the learning rate keeps its course.
         on_step: Called after each step with its number (from 1), the number of all, and the loss.
         at_steps: Called with the module after these many steps, for checkpoints.
@@ -170,7 +170,7 @@ def train_language_model(
             done = step + 1
             if at_steps is not None and done in at_steps:
                 at_steps[done](module)
-            if state is not None and (done % save_every == 0 or done == last):
+            if state is not None and (done % training.save_every == 0 or done == last):
                 _save(state, identity, module, optimiser, losses, done)
             if on_step is not None:
                 on_step(done, num_steps, value)
