@@ -162,7 +162,7 @@ def test_settings_that_make_no_sense(change, message):
 
 
 def test_wrong_trainings_are_refused(tmp_path):
-    with pytest.raises(BadInput, match="rows to train on: got 3; wanted at least one batch of 4. Use more text"):
+    with pytest.raises(BadInput, match=r"rows to train on: got 3; wanted at least one batch of 4\. Use more text"):
         train_language_model(model(), text(3), SMALL)
     state = tmp_path / "state.safetensors"
     train_language_model(model(), text(), SMALL, state=state, stop_at=5)
@@ -171,5 +171,5 @@ def test_wrong_trainings_are_refused(tmp_path):
     wild = LanguageTraining(
         batch_rows=4, learning_rate=1e30, warmup_steps=0, precision="float32", largest_gradient=1e30
     )
-    with pytest.raises(BadInput, match="training diverged at step .*Lower the learning rate"):
+    with pytest.raises(BadInput, match=r"training diverged at step .*Lower the learning rate"):
         train_language_model(model(), text(), wild)

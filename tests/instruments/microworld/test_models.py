@@ -8,10 +8,8 @@ import numpy
 import pytest
 import torch
 
-from tests.instruments.microworld.reference import unchecked
 from tremorscope.foundations.arrays import read_arrays, write_arrays
 from tremorscope.foundations.errors import BadInput
-from tremorscope.foundations.seeds import derive
 from tremorscope.instruments.load import builtin_models, load
 from tremorscope.instruments.microworld import models
 from tremorscope.instruments.microworld.corpus import CorpusConfig
@@ -33,7 +31,9 @@ from tremorscope.instruments.task import Batch
 
 TINY = {
     "num_layers": 2, "width": 16, "num_heads": 2, "hidden_size": 12, "length": 24, "vocabulary_size": 4096,
-    "corpus": {"characters": 30_000, "held_out_characters": 3_000, "weights": {"calendar": 1, "agreement": 1, "prose": 0}},
+    "corpus": {
+        "characters": 30_000, "held_out_characters": 3_000, "weights": {"calendar": 1, "agreement": 1, "prose": 0},
+    },
 }  # fmt: skip
 PROMPT = torch.tensor([[0, 300, 400, 500, 600]])
 
@@ -92,7 +92,8 @@ def test_first_weights_have_their_sizes():
     found = {name: value.detach() for name, value in module.named_parameters()}
     assert float(found["transformer.wte.weight"].std()) == pytest.approx(MATRIX_SD, rel=0.01)
     assert float(found["transformer.h.3.mlp.c_proj.weight"].std()) == pytest.approx(MATRIX_SD / 8**0.5, rel=0.02)
-    assert bool((found["transformer.ln_f.weight"] == 1).all()) and bool((found["transformer.ln_f.bias"] == 0).all())
+    assert bool((found["transformer.ln_f.weight"] == 1).all())
+    assert bool((found["transformer.ln_f.bias"] == 0).all())
     positions = found["transformer.wpe.weight"]
     # Sinusoids: the product of two positions depends on their distance alone.
     products = positions @ positions.T
@@ -109,7 +110,8 @@ def test_rows_of_the_twin_hold_the_same_tokens(tokenizer):
     corpus = CorpusConfig(**TINY["corpus"])
     rows = text_rows(corpus, "train", tokenizer, 24)
     mixed = text_rows(corpus, "train", tokenizer, 24, is_shuffled=True)
-    assert rows.shape == mixed.shape and not numpy.array_equal(rows, mixed)
+    assert rows.shape == mixed.shape
+    assert not numpy.array_equal(rows, mixed)
     assert numpy.array_equal(numpy.sort(rows, 1), numpy.sort(mixed, 1))
     assert numpy.array_equal(rows == 0, mixed == 0)
 
@@ -143,8 +145,10 @@ def test_changes_that_do_not_fit(changes, message):
 
 def test_changes_are_merged_into_the_recipe():
     recipe = recipe_of("recurrent", {"training": {"seed": "4"}, "corpus": {"weights": {"prose": 0}}})
-    assert recipe.training.seed == 4 and recipe.training.batch_rows == 32
-    assert "prose" not in recipe.corpus.shares() and recipe.corpus.shares()["quiz"] > 0.13
+    assert recipe.training.seed == 4
+    assert recipe.training.batch_rows == 32
+    assert "prose" not in recipe.corpus.shares()
+    assert recipe.corpus.shares()["quiz"] > 0.13
     assert recipe_document(recipe)["architecture"] == "recurrent"
     with pytest.raises(BadInput, match="width: got 10; wanted an even multiple of the 8 heads"):
         initial_module(recipe_of("", {"width": 10}), 100)
@@ -154,7 +158,7 @@ def test_a_model_that_was_not_built_names_its_command(monkeypatch, tmp_path):
     monkeypatch.setattr(models, "shipped_folder", lambda twin: tmp_path / "shipped" / twin)
     monkeypatch.setattr(models, "built_folder", lambda twin: tmp_path / "built" / twin)
     with pytest.raises(
-        BadInput, match="got not built yet; wanted weights. Build it with: tremorscope train microworld@early"
+        BadInput, match=r"got not built yet; wanted weights\. Build it with: tremorscope train microworld@early"
     ):
         load("builtin:microworld@early")
 
