@@ -113,8 +113,8 @@ def load_builtin(name: str, *, dtype: torch.dtype = torch.float32) -> Network:
         network = microworld.load_microworld(name)
         return network if dtype is network.dtype else _cast(network, dtype)
     if name not in _MODELS:
-        known = [*_MODELS, *map(microworld.full_name, microworld.RECIPES)]
-        raise BadInput(f"model {name!r}", got="no such built-in", wanted=", ".join(known), remedy=_near(name, known))
+        names = [*_MODELS, *map(microworld.full_name, microworld.RECIPES)]
+        raise BadInput(f"model {name!r}", got="no such built-in", wanted=", ".join(names), remedy=_near(name, names))
     network = _MODELS[name][1](dtype)
     cache, place = Cache(), _key(name, network)
     known = cache.load(place)

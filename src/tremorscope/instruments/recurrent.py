@@ -98,6 +98,6 @@ class GatedLayer(nn.Module):
     def forward(self, inputs: Float[Tensor, "texts length inputs"]) -> Float[Tensor, "texts length hidden"]:
         """The state after each token."""
         start = inputs.new_zeros(1, len(inputs), self.hidden_weight.shape[1])
-        weights = [self.input_weight, self.hidden_weight, self.input_bias, self.hidden_bias]
+        weights: list[Tensor] = [self.input_weight, self.hidden_weight, self.input_bias, self.hidden_bias]
         states: Tensor = torch.gru(inputs, start, weights, True, 1, 0.0, False, False, True)[0]
         return states

@@ -232,8 +232,7 @@ def _save(
 ) -> None:
     names = {parameter: name for name, parameter in module.named_parameters()}
     tensors: dict[str, Tensor] = {"losses": losses}
-    for parameter, name in names.items():
-        tensors[f"weights.{name}"] = parameter.detach()
+    tensors |= {f"weights.{name}": parameter.detach() for parameter, name in names.items()}
     for parameter, moments in optimiser.state.items():
         for kind, value in moments.items():
             tensors[f"{kind}.{names[parameter]}"] = value
