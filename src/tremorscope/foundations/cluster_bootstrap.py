@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
+from typing import Any
 
 import numpy
 from jaxtyping import Float
-from numpy.typing import ArrayLike
+from numpy.typing import NDArray
 
 from tremorscope.foundations.errors import BadInput
 from tremorscope.foundations.estimate import LEVEL, Estimate
@@ -17,7 +18,7 @@ FEW_CLUSTERS = 6  # with so many or fewer, a bootstrap over them is too narrow t
 
 
 def crossed_mean(
-    values: ArrayLike,
+    values: Sequence[bool] | Sequence[float] | NDArray[Any],
     clusters: Sequence[Hashable],
     units: Sequence[Hashable],
     *,

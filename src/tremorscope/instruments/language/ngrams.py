@@ -14,7 +14,7 @@ from tremorscope.foundations.errors import BadInput
 LARGEST_ORDER = 3
 DISCOUNTS = (0.3, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 
-Rows = Integer[numpy.ndarray, "rows length"]
+Rows = Integer[numpy.ndarray, "_ _"]
 
 
 @final

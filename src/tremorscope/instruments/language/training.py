@@ -230,7 +230,7 @@ def _identity(rows: numpy.ndarray, training: LanguageTraining, module: nn.Module
 def _save(
     path: Path, identity: str, module: nn.Module, optimiser: torch.optim.AdamW, losses: Tensor, done: int
 ) -> None:
-    names = {parameter: name for name, parameter in module.named_parameters()}
+    names: dict[Tensor, str] = {parameter: name for name, parameter in module.named_parameters()}
     tensors: dict[str, Tensor] = {"losses": losses}
     tensors |= {f"weights.{name}": parameter.detach() for parameter, name in names.items()}
     for parameter, moments in optimiser.state.items():

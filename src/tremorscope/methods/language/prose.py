@@ -25,7 +25,7 @@ from tremorscope.instruments.network import Network
 
 LENGTH = 128
 NGRAMS = ("unigram", "bigram", "trigram")
-Rows = Int64[numpy.ndarray, "rows length"]
+Rows = Int64[numpy.ndarray, "_ _"]
 
 
 @final
