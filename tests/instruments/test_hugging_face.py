@@ -75,8 +75,10 @@ def test_every_family_loads_by_the_same_call(name, saved, no_network, capfd):
     assert not any(part.training for part in network.module.modules())
     with torch.no_grad():
         batch = encode(network, ["one two three", "four"])
-        assert torch.equal(network.apply(network.params, batch), module(**batch.kwargs).logits)
+        assert torch.equal(network.module(**batch.kwargs).logits, module(**batch.kwargs).logits)
         assert torch.equal(network.module(TOKENS).logits, module(TOKENS).logits)
+        torch.testing.assert_close(network.apply(network.params, batch), module(**batch.kwargs).logits)
+    assert all(torch.equal(weight, network.params[name]) for name, weight in module.named_parameters())
     assert network.tokenizer("one two")["input_ids"] == [0, 3, 4]
     assert (network.name, network.task, network.dtype) == (name, None, torch.float32)
 
@@ -290,7 +292,9 @@ def test_paths_that_are_no_folder(saved, monkeypatch, no_network):
 
 @pytest.mark.parametrize("spec", ["hf:gpt2", "hf:openai-community/gpt2@main"])
 def test_a_name_without_network_fails_after_one_attempt(spec, offline, capfd):
-    with pytest.raises(BadInput, match="huggingface.co does not answer.*builtin:microworld needs no network") as caught:
+    with pytest.raises(
+        BadInput, match=r"huggingface.co does not answer.*builtin:microworld needs no network"
+    ) as caught:
         load(spec)
     assert spec in str(caught.value)
     assert len(offline) == 1
@@ -300,7 +304,7 @@ def test_a_name_without_network_fails_after_one_attempt(spec, offline, capfd):
 
 def test_the_environment_may_forbid_the_attempt(offline, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(BadInput, match="HF_HUB_OFFLINE says not to ask the hub.*builtin:microworld"):
+    with pytest.raises(BadInput, match=r"HF_HUB_OFFLINE says not to ask the hub.*builtin:microworld"):
         load("hf:gpt2")
     assert offline == []
 

@@ -12,7 +12,8 @@ def examine_model(
     model: Annotated[
         str,
         typer.Argument(
-            metavar="MODEL", help="builtin:NAME, or FILE.py:FUNCTION; `tremorscope list models` shows more."
+            metavar="MODEL",
+            help="builtin:NAME, hf:FOLDER_OR_NAME, or FILE.py:FUNCTION; `tremorscope list models` shows more.",
         ),
     ],
     data: Annotated[

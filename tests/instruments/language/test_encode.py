@@ -67,7 +67,7 @@ def test_context_of_every_kind():
         (
             ["one", " ".join([*WORDS, *WORDS])],
             {},
-            "text 1, which begins 'one two three.*: got 25 tokens; wanted at most 16, the context of 'gpt2'. Shorten it.",
+            r"text 1, which begins 'one two three.*: got 25 tokens; wanted at most 16, the context of 'gpt2'. Shorten",
         ),
     ],
 )

@@ -104,7 +104,8 @@ def test_the_context_may_be_filled_to_the_last():
     room = CONTEXT - len(WORDS)
     assert generate(network, [prompt], max_new_tokens=room) == [recomputed(network, prompt, room)]
     with pytest.raises(
-        BadInput, match="after prompt 1, which begins 'one two.*: got 5 after 13 tokens; wanted at most 4: .* is 16. Sh"
+        BadInput,
+        match=r"after prompt 1, which begins 'one two.*: got 5 after 13 tokens; wanted at most 4: .* is 16. Sh",
     ):
         generate(network, ["one", prompt], max_new_tokens=room + 1)
     assert len(generate(tiny("mamba"), [prompt], max_new_tokens=CONTEXT)) == 1

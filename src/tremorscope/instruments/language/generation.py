@@ -44,8 +44,8 @@ def generate(
     """What the model writes after each prompt, the prompt itself and special tokens left out.
 
     A text ends at the model's end token, before the first `stop`, or after `max_new_tokens`. The network's own weights
-    are used, edited or not. Models that remember the text so far (keys and values, recurrent states) read one token at a
-    step, others all of it again. Where the module takes positions, prompts are padded on the left; where not, only
+    are used, edited or not. Models that remember the text so far (keys and values, Mamba's states) read one token at
+    a step, others all of it again. Where the module takes positions, prompts are padded on the left; where not, only
     prompts of one length share a batch. So a continuation does not depend on the other prompts, but for rounding.
 
     Args:
