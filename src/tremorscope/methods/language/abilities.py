@@ -31,6 +31,8 @@ def judge_agreement(
 ) -> list[Judgements]:
     """Is the verb that agrees likelier than the one that does not? One row for each structure; chance 1/2.
 
+    With a tokenizer that cuts verbs into pieces, a form that begins the other ("fall", "falls") has the advantage.
+
     Cost: `4 * count` prompts of some 12 tokens.
     """
     rows = []

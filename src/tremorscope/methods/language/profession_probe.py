@@ -254,8 +254,8 @@ def measure_profession_probes(
     )
 
 
-Features = tuple[Float[numpy.ndarray, "texts width"], ...]
-Labels = Sequence[Int[numpy.ndarray, " texts"]]
+Features = tuple[Float[numpy.ndarray, "_ _"], ...]
+Labels = Sequence[Int[numpy.ndarray, " _"]]
 
 
 def _layers(network: Network, texts: Sequence[Sequence[str]]) -> list[Features]:
