@@ -32,11 +32,11 @@ def snapshot(name: str, revision: str | None = None) -> Path:
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
-    from huggingface_hub.utils import tqdm
+    from huggingface_hub.utils.tqdm import tqdm
 
-    class Silent(tqdm):  # type: ignore[misc,type-arg]
+    class Silent(tqdm):
         def __init__(self, *args: object, **options: object) -> None:
-            super().__init__(*args, **(options | {"disable": True}))
+            super().__init__(*args, **(options | {"disable": True}))  # type: ignore[no-untyped-call]
 
     what = f"model 'hf:{name}{'' if revision is None else f'@{revision}'}'"
     if not NAME.fullmatch(name):

@@ -163,7 +163,8 @@ def _module(spec: str, folder: Path, settings: dict[str, Any], dtype: torch.dtyp
         )
     if report["error_msgs"]:
         raise BadInput(f"weights of {spec!r}", got="; ".join(report["error_msgs"]), wanted="weights that can be read")
-    return nn.Module.eval(module)
+    loaded: nn.Module = module  # in evaluation mode: from_pretrained sees to that
+    return loaded
 
 
 def _class(spec: str, settings: dict[str, Any]) -> Callable[..., Any]:
@@ -235,7 +236,6 @@ def _unchanged() -> Iterator[None]:
     loggers = [logging.getLogger("transformers"), logging.getLogger("huggingface_hub")]
     levels = [logger.level for logger in loggers]
     hook = set_tqdm_hook(lambda factory, args, options: EmptyTqdm(*args, **options))  # type: ignore[no-untyped-call]
-    default = torch.get_default_dtype()
     try:
         for logger in loggers:
             logger.setLevel(logging.CRITICAL + 1)
@@ -246,7 +246,6 @@ def _unchanged() -> Iterator[None]:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
         set_tqdm_hook(hook)
-        torch.set_default_dtype(default)  # a failure on the way may leave another
 
 
 def _said(error: Exception) -> str:
