@@ -48,7 +48,7 @@ def test_ngrams_are_made_once_for_one_tokenizer(root, monkeypatch):
     module = "tremorscope.methods.language.prose.fit_prose_ngrams"
     monkeypatch.setattr(module, lambda network, **given: (made.append(network), fit_prose_ngrams(network, **given))[1])
     one, same = random_gpt2(tokenizer()), random_gpt2(tokenizer(), seed=1)
-    other = random_gpt2(tokenizer(" garden"))
+    other = random_gpt2(tokenizer(size=300))
     measure_prose({"one": one, "same": same, "other": other}, split="validation", count=4, length=16, root=root)
     assert made == [one, other]
 
