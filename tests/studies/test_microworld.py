@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -58,19 +56,14 @@ def library(tmp_path_factory):
         text = f"Module {number} is of the garden, and the teacher of module {number} is in the garden. " * 2
         (folder / f"module{number}.py").write_text(f'"""{text}"""\n')
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prose, "examples", partial(prose.examples, root=folder))
+        everything = prose.examples
+        patch.setattr(prose, "examples", lambda split, root=None: everything(split, root=folder))
         yield
 
 
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory, overrides) -> tuple[Result, Path]:
     return execute("microworld", overrides=overrides, seed=7, out=tmp_path_factory.mktemp("runs"))
-
-
-def without_provenance(path: Path) -> dict[str, object]:
-    found = json.loads((path / "result.json").read_text())
-    assert found.pop("provenance")
-    return found
 
 
 def test_every_row_is_judged_beside_its_nulls(smoke):
@@ -129,13 +122,11 @@ def test_members_draw_other_examples_and_nulls_are_judged_alike(smoke):
     assert values[INIT] == values[SHUFFLED]  # one network under both names
 
 
-def test_two_runs_are_equal_and_a_study_without_a_recurrent_twin_leaves_its_rows_out(
-    smoke, overrides, tmp_path_factory
-):
-    _, first = smoke
-    _, second = execute("microworld", overrides=overrides, seed=7, out=tmp_path_factory.mktemp("runs"))
-    assert without_provenance(first) == without_provenance(second)
-    alone, _ = execute(
+def test_a_second_run_without_a_recurrent_twin_judges_the_other_rows_the_same(smoke, overrides, tmp_path_factory):
+    result, _ = smoke
+    again, _ = execute(
         "microworld", overrides={**overrides, "recurrent": None}, seed=7, out=tmp_path_factory.mktemp("runs")
     )
-    assert {claim.row for claim in alone.claims} == {row for row in ROWS if not row.endswith("r")}
+    assert {claim.row for claim in again.claims} == {row for row in ROWS if not row.endswith("r")}
+    for claim in again.claims:
+        assert claim.to_dict() == result.claim(claim.row).to_dict()

@@ -87,8 +87,8 @@ def score_options(
 ) -> OptionScores:
     """How likely each of a prompt's options is after it, alone and against all that could be said.
 
-    Numbers are those of `continuation_log_probs` and `says`, in float32. An option whose tokens begin those of another is
-    never less likely than it: compare words that are one token each, or that differ before they end.
+    Numbers are those of `continuation_log_probs` and `says`, in float32. An option whose tokens begin those of another
+    is never less likely than it: compare words that are one token each, or that differ before they end.
 
     Cost: one forward pass over the prompts where every option is a single token; else one for each option.
 
