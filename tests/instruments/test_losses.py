@@ -42,6 +42,23 @@ def test_other_shapes_of_targets_are_refused(shape):
         squared_error(OUTPUT, torch.zeros(shape, dtype=torch.float64))
 
 
+@pytest.mark.parametrize("shape", [(4,), (6, 1), (6, 4), ()])
+def test_classes_of_another_shape_are_refused(shape):
+    with pytest.raises(
+        BadInput, match=r"targets of the cross-entropy: got shape .* of shape \(6, 4\); wanted shape \(6,\)"
+    ):
+        cross_entropy(OUTPUT, torch.zeros(shape, dtype=torch.int64))
+
+
+def test_the_shapes_that_cross_entropy_takes():
+    text = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(BadInput, match=r"wanted shape \(2, 4\). Where the classes are the last of several axes"):
+        cross_entropy(text, torch.zeros(2, 5, dtype=torch.int64))
+    assert cross_entropy(text.mT, torch.zeros(2, 5, dtype=torch.int64)) > 0
+    assert cross_entropy(text[0, 0], torch.tensor(1)) > 0
+    assert cross_entropy(OUTPUT, OUTPUT.softmax(1)) > 0
+
+
 def test_no_default_for_booleans():
     with pytest.raises(BadInput, match=r"got torch\.bool"):
         default_loss(torch.tensor([True]))

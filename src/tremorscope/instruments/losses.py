@@ -15,7 +15,24 @@ KnownLoss = Literal["cross_entropy", "squared_error"]
 
 
 def cross_entropy(output: Tensor, target: Tensor) -> Tensor:
-    """Mean cross-entropy in nats; `output` is `[batch, classes]`, `target` integer `[batch]`."""
+    """Mean cross-entropy in nats; `output` is `[batch, classes]`, `target` integer `[batch]`.
+
+    As in PyTorch, further axes of the output come after the classes, and targets may be probabilities.
+
+    Raises:
+        BadInput: If the shapes do not go together.
+    """
+    wanted = output.shape if target.is_floating_point() else output.shape[:-1][:1] + output.shape[2:]
+    if target.shape != wanted:
+        raise BadInput(
+            "targets of the cross-entropy",
+            got=f"shape {tuple(target.shape)} for outputs of shape {tuple(output.shape)}",
+            wanted=f"shape {tuple(wanted)}",
+            remedy="Where the classes are the last of several axes, as in language models, give a loss of your own: "
+            "Task.of(inputs, targets, loss=...)."
+            if output.ndim > 2
+            else None,
+        )
     # PyTorch takes 64-bit class indices only
     return nn.functional.cross_entropy(output, target if target.is_floating_point() else target.long())
 
