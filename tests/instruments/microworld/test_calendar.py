@@ -120,3 +120,11 @@ def test_wrong_requests_are_refused():
         next(unchecked(stream)("train", 0, unit="months"))
     with pytest.raises(BadInput, match="relation: got since; wanted after or before"):
         next(unchecked(stream)("train", 0, relation="since"))
+
+
+def test_near_offsets_come_more_often_and_none_is_left_out():
+    near = Counter(one.offset for _, one in zip(range(4000), stream("train", 0, near=True), strict=False))
+    even = Counter(one.offset for one in examples("train", 0, 4000))
+    assert set(near) == set(even) == set(range(1, MAX_OFFSET + 1))
+    assert near[1] > 3 * even[1]
+    assert near[1] > near[2] > near[4] > near[13]

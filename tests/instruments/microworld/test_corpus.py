@@ -14,9 +14,9 @@ from tremorscope.instruments.microworld.corpus import STRANDS, CorpusConfig, Doc
 GENERATED = {strand: 1.0 for strand in STRANDS if strand != "prose"}
 SMALL = CorpusConfig(characters=24_000, held_out_characters=4_000, weights=GENERATED)
 PINNED = {
-    "train": "999eb37285c0e44c2e39cc90e7f66717ccc1ea0834f65cc08a1752c3e3c954f0",
-    "validation": "8290fe0bdbb497e0360925d6559129c4011b25039ca70cea33ec5646c529f79a",
-    "test": "282d46a0f51efedeaaa7403b5974d17345df9bd5464caaef0898247385596015",
+    "train": "88e801866136e9a05a702f74ff067e8736b5dee4af3880ff3ef62ab117a53308",
+    "validation": "806a374fc2cd5ffdf40edf058fc35a1e505fc41ebbfee74859b7e783c10eaf49",
+    "test": "e102f073d2fa04341743e32190f67ebe2adc68f88abaac1a723ae1e6bdbefe81",
 }
 
 

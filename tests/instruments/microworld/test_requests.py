@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from statistics import mean
 
 import pytest
 
@@ -12,6 +13,7 @@ from tremorscope.instruments.microworld.request_wordings import INTENTS, TOPICS
 from tremorscope.instruments.microworld.requests import (
     ANSWER_STARTERS,
     REFUSAL_STARTERS,
+    SPEAKERS,
     examples,
     paraphrases,
     stream,
@@ -96,3 +98,11 @@ def test_wrong_requests_are_refused():
         paraphrases("train", "stori", "dragons")
     with pytest.raises(BadInput, match="Did you mean 'dragons'"):
         paraphrases("train", "story", "dragon")
+
+
+def test_half_of_the_training_speakers_have_names_and_no_others_do():
+    def named(split: str) -> float:
+        return mean(one.prompt.partition(":")[0] in SPEAKERS for one in examples(split, 0, 200))
+
+    assert 0.4 < named("train") < 0.6
+    assert named("validation") == named("test") == 0

@@ -28,6 +28,7 @@ ONES = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 TEENS = words("ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen")
 NUMBERS = (*ONES, *TEENS, "twenty", *(f"twenty-{ones}" for ones in ONES[:4]))
 MAX_OFFSET = len(NUMBERS)
+NEARNESS = 12  # an offset of n comes 1 + NEARNESS // n times as often as the largest, where near ones are preferred
 
 # {units} is "day", "days", "month" or "months", {on} is "on" or "in". The answer comes after the last word.
 AFTER = templates(
@@ -206,8 +207,13 @@ def stream(
     unit: Unit | None = None,
     relation: Relation | None = None,
     held_out: HeldOut = "both",
+    near: bool = False,
 ) -> Iterator[CalendarStatement]:
-    """Endless statements; arguments as for `examples`."""
+    """Endless statements; arguments as for `examples`.
+
+    With `near`, small offsets are drawn more often, as people speak of tomorrow more often than of the day in three
+    weeks: without them, no part of a statement tells anything of its answer, and learning takes long to begin.
+    """
     _check("unit", unit, UNITS)
     _check("relation", relation, RELATIONS)
     template_split, combination_split = sources(split, held_out)
@@ -216,6 +222,7 @@ def stream(
         combination
         for combination, part in combinations().items()
         if part == combination_split and unit in (None, combination[0]) and relation in (None, combination[1])
+        for _ in range(1 + NEARNESS // combination[2] if near else 1)
     ]
     while True:
         combination = draw.one(possible)

@@ -195,7 +195,7 @@ def _biographies(config: CorpusConfig, split: Split, seed: int) -> Iterator[str]
 
 def _calendar(config: CorpusConfig, split: Split, seed: int) -> Iterator[str]:
     draw = Draw(seed, "calendar pages")
-    statements, lists = calendar.stream(split, seed), calendar.list_stream(split, seed)
+    statements, lists = calendar.stream(split, seed, near=True), calendar.list_stream(split, seed)
     while True:
         if draw.chance(LIST_SHARE):
             yield next(lists).text

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain
 from typing import final
 
 from tremorscope.foundations.errors import BadInput, did_you_mean
 from tremorscope.instruments.microworld.draw import Draw
+from tremorscope.instruments.microworld.names import FIRST_NAMES
 from tremorscope.instruments.microworld.request_wordings import (
     ANSWERS,
     DECOYS,
@@ -29,6 +31,8 @@ from tremorscope.instruments.microworld.template import Marked, Span, Template, 
 
 REFUSAL_STARTERS = (" Sorry", " No", " Unfortunately")
 ANSWER_STARTERS = (" Sure", " Yes", " Certainly")
+SPEAKERS = tuple(chain(*FIRST_NAMES.values()))
+NAMED_SHARE = 0.5  # of the training requests in which the speakers have names
 
 
 @final
@@ -133,8 +137,15 @@ def paraphrases(split: Split, intent: str, item: str) -> list[Request]:
 def _example(draw: Draw, intent: str, item: str, decoy: str | None, split: Split) -> Request:
     mention = None if decoy is None else draw.one(DECOYS[split])
     greeting = "" if decoy is not None else draw.one(GREETINGS)
-    wording, frame = draw.one(INTENTS[intent][split]), draw.one(FRAMES[split])
+    wording = draw.one(INTENTS[intent][split])
+    frame = _named_frame(draw) if split == "train" and draw.chance(NAMED_SHARE) else draw.one(FRAMES[split])
     return _built(draw, intent, item, decoy, wording, frame, greeting, mention)
+
+
+def _named_frame(draw: Draw) -> tuple[str, str]:
+    """Two people with names: of so many speakers a model learns that the words before the colon do not matter."""
+    asks, helps = draw.some(SPEAKERS, 2)
+    return f"{asks}: ", f"\n{helps}:"
 
 
 def _built(
