@@ -103,4 +103,5 @@ def _ends(
     sums, sizes = numpy.bincount(owner, values), numpy.bincount(owner)
     drawn = numpy_generator(seed, "cluster bootstrap").integers(count, size=(num_resamples, count))
     means = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
-    return numpy.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    ends: numpy.ndarray = numpy.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return ends

@@ -37,7 +37,7 @@ def next_token_logits(
     found: Tensor | None = None
     for chosen in _batches(list(map(len, token_rows(network, prompts))), batch_size, _vocabulary(network), network):
         batch = encode(network, [prompts[index] for index in chosen])
-        kept, place = last_positions(batch).unique(return_inverse=True)
+        kept, place = torch.unique(last_positions(batch), return_inverse=True)
         logits = _logits(network, batch, kept)[torch.arange(len(chosen), device=place.device), place].float()
         found = logits.new_empty(len(prompts), logits.shape[-1]) if found is None else found
         found[chosen] = logits

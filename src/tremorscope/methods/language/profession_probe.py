@@ -166,10 +166,7 @@ class ProfessionProbes:
     def of(cls, plain: Mapping[str, Any]) -> ProfessionProbes:
         """The inverse of `to_plain`, also after JSON."""
         probes = {
-            name: tuple(
-                Probe(**{key: tuple(value) if isinstance(value, list) else value for key, value in probe.items()})
-                for probe in draws
-            )
+            name: tuple(Probe(**{key: _tupled(value) for key, value in probe.items()}) for probe in draws)
             for name, draws in plain["probes"].items()
         }
         lists = {key: tuple(plain[key]) for key in ("professions", "templates", "names")}
@@ -188,6 +185,10 @@ class ProfessionProbes:
     def _right(self, name: str, shuffled: bool) -> numpy.ndarray:
         probes = self.probes[name]
         return numpy.array([right for probe in probes for right in (probe.shuffled if shuffled else probe.correct)])
+
+
+def _tupled(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def measure_profession_probes(
@@ -225,13 +226,14 @@ def measure_profession_probes(
     """
     if len(set(professions)) < 2:
         raise BadInput("professions to tell apart", got=", ".join(professions) or "none", wanted="at least two")
+    uses: list[tuple[str, Split, int]] = [
+        ("fit", "train", num_train),
+        ("choose", "validation", num_validation),
+        ("report", split, num_test),
+    ]
     parts = [
         biographies.examples(part, derive(seed, use), count, professions=professions, gendered=False)
-        for use, part, count in (
-            ("fit", "train", num_train),
-            ("choose", "validation", num_validation),
-            ("report", split, num_test),
-        )
+        for use, part, count in uses
     ]
     places = {name: place for place, name in enumerate(dict.fromkeys(professions))}
     labels = [numpy.array([places[one.profession] for one in part]) for part in parts]
