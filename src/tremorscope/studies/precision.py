@@ -67,7 +67,7 @@ class PrecisionConfig(Config):
             "num_seeds": 5,
             "num_points": 2000,
             "lm_steps": 300,
-            "boosted_steps": 800,
+            "boosted_steps": 2400,
             "screening_steps": 100,
             "bfgs_steps": 100,
             "low_curvature_steps": 5,
