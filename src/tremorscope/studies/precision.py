@@ -179,6 +179,11 @@ _NULLS = {
 }
 _ERROR = "log10 of the held-out RMSE, in standard deviations of the targets"
 _AS_GIVEN = "the house's bar"
+# Written in the open because a first claim run was seen before it.
+_AGAIN = (
+    "; desk was judged a second time, on claim seed 101, with 2,400 boosted steps: with 800, on seed 100, one member of "
+    "five stopped at 5e-10, still falling, and the row was undecided; no threshold changed"
+)
 
 
 def _claims(members: Sequence[FloorMember], config: PrecisionConfig, preset: str) -> list[Claim]:
@@ -201,11 +206,12 @@ def _claims(members: Sequence[FloorMember], config: PrecisionConfig, preset: str
         )
 
     published = "the paper's stored run reaches 3.2e-13 from 100,000 points"
+    again = _AGAIN if preset == "desk" else ""
     claims = [
         claim(
             "P3a",
             f"The whole pipeline learns a 3-3 tanh teacher to below 1e-10: {_ERROR}.",
-            Expected(high=-10.0, origin=f"{_AS_GIVEN}; {published}"),
+            Expected(high=-10.0, origin=f"{_AS_GIVEN}; {published}{again}"),
             "pipeline",
             "noisy",
             "adam",
@@ -213,7 +219,7 @@ def _claims(members: Sequence[FloorMember], config: PrecisionConfig, preset: str
         claim(
             "P4",
             "A second network on the rescaled residual lowers the held-out RMSE at least 30 times: log10 of the gain.",
-            Expected(low=math.log10(30), origin="the house's bar; the paper's stored run gains 1e5"),
+            Expected(low=math.log10(30), origin=f"{_AS_GIVEN}; the paper's stored run gains 1e5{again}"),
             "boosted",
             "continued",
             "permuted residual",
@@ -221,7 +227,7 @@ def _claims(members: Sequence[FloorMember], config: PrecisionConfig, preset: str
         claim(
             "P4b",
             "It gains more than as many steps spent on the first network: log10 of the ratio of the two gains.",
-            Expected(low=0.0, origin="by definition: more than time alone"),
+            Expected(low=0.0, origin=f"by definition: more than time alone{again}"),
             "boosted beyond",
             "permuted beyond",
         ),
@@ -253,7 +259,7 @@ def _claims(members: Sequence[FloorMember], config: PrecisionConfig, preset: str
             claim(
                 "P3b",
                 f"The whole pipeline learns a 3-3 tanh teacher to below 1e-13: {_ERROR}.",
-                Expected(high=-13.0, origin=f"the house's aim; {published}"),
+                Expected(high=-13.0, origin=f"the house's aim; {published}{again}"),
                 "pipeline",
                 "noisy",
                 "adam",
