@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tremorscope.cli import doctor
+from tremorscope.instruments import hub
 
 
 @pytest.fixture
@@ -165,7 +166,7 @@ def test_doctor_does_not_wait_for_a_hub_that_does_not_answer(monkeypatch):
     def refuse(*address, **options):
         raise OSError("no route")
 
-    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    monkeypatch.setattr(doctor.socket, "create_connection", refuse)
-    monkeypatch.setattr(doctor, "HUB_SECONDS", 0.5)
+    for name in hub.OFFLINE:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(hub.socket, "create_connection", refuse)
     assert "does not answer" in doctor.hub_check().found

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-import socket
-import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,8 +13,6 @@ from typing import Annotated, Literal, final
 import typer
 
 GIGABYTE = 1e9
-HUB = ("huggingface.co", 443)
-HUB_SECONDS = 2.0
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -145,27 +141,17 @@ def browser_check() -> Check:
 
 def hub_check() -> Check:
     """Whether models can be fetched by name; everything built in works without."""
-    if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
-        return Check(name="hub", found="offline, as HF_HUB_OFFLINE asks; local folders and built-ins work")
-    reached: list[bool] = []
+    from tremorscope.instruments.hub import OFFLINE, address, answers, is_forbidden
 
-    def probe() -> None:
-        try:
-            socket.create_connection(HUB, timeout=HUB_SECONDS).close()
-            reached.append(True)
-        except OSError:
-            pass
-
-    # In a thread, as looking up a name has no time limit of its own.
-    thread = threading.Thread(target=probe, daemon=True)
-    thread.start()
-    thread.join(HUB_SECONDS)
-    if reached:
-        return Check(name="hub", found=f"{HUB[0]} answers")
+    if is_forbidden():
+        return Check(name="hub", found=f"offline, as {OFFLINE[0]} asks; local folders and built-ins work")
+    host = address()[0]
+    if answers():
+        return Check(name="hub", found=f"{host} answers")
     return Check(
         name="hub",
-        found=f"{HUB[0]} does not answer",
-        remedy="Built-in models and local folders work; set HF_HUB_OFFLINE=1 to skip the waiting.",
+        found=f"{host} does not answer",
+        remedy=f"Built-in models and local folders work; set {OFFLINE[0]}=1 to skip the waiting.",
     )
 
 
