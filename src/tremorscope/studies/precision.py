@@ -181,8 +181,8 @@ _ERROR = "log10 of the held-out RMSE, in standard deviations of the targets"
 _AS_GIVEN = "the house's bar"
 # Written in the open because a first claim run was seen before it.
 _AGAIN = (
-    "; desk was judged a second time, on claim seed 101, with 2,400 boosted steps: with 800, on seed 100, one member of "
-    "five stopped at 5e-10, still falling, and the row was undecided; no threshold changed"
+    "; desk was judged a second time, on claim seed 101, with 2,400 boosted steps: with 800, on seed 100, one member "
+    "of five stopped at 5e-10, still falling, and the row was undecided; no threshold changed"
 )
 
 

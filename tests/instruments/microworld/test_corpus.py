@@ -14,7 +14,7 @@ from tremorscope.instruments.microworld.corpus import STRANDS, CorpusConfig, Doc
 GENERATED = {strand: 1.0 for strand in STRANDS if strand != "prose"}
 SMALL = CorpusConfig(characters=24_000, held_out_characters=4_000, weights=GENERATED)
 PINNED = {
-    "train": "88e801866136e9a05a702f74ff067e8736b5dee4af3880ff3ef62ab117a53308",
+    "train": "6f14b3ad2ad5ce68ec8b6b7a9d93e4aa557d8795c770032eae57a02356841572",
     "validation": "806a374fc2cd5ffdf40edf058fc35a1e505fc41ebbfee74859b7e783c10eaf49",
     "test": "e102f073d2fa04341743e32190f67ebe2adc68f88abaac1a723ae1e6bdbefe81",
 }

@@ -10,6 +10,7 @@ from typing import final
 
 from tremorscope.foundations.errors import BadInput, did_you_mean
 from tremorscope.instruments.microworld.draw import Draw
+from tremorscope.instruments.microworld.lexicon import PEOPLE
 from tremorscope.instruments.microworld.names import FIRST_NAMES
 from tremorscope.instruments.microworld.request_wordings import (
     ANSWERS,
@@ -20,6 +21,7 @@ from tremorscope.instruments.microworld.request_wordings import (
     PLACES,
     REFUSAL_TOPICS,
     REFUSALS,
+    ROLES,
     STARTS,
     TOPIC_CLASSES,
     TOPIC_OF,
@@ -27,12 +29,16 @@ from tremorscope.instruments.microworld.request_wordings import (
     TopicClass,
 )
 from tremorscope.instruments.microworld.splits import HeldOut, Split, part_of, sources, take
-from tremorscope.instruments.microworld.template import Marked, Span, Template, join
+from tremorscope.instruments.microworld.template import Marked, Span, Template, capitalised, join
 
 REFUSAL_STARTERS = (" Sorry", " No", " Unfortunately")
 ANSWER_STARTERS = (" Sure", " Yes", " Certainly")
-SPEAKERS = tuple(chain(*FIRST_NAMES.values()))
-NAMED_SHARE = 0.5  # of the training requests in which the speakers have names
+# First names, and what people are, but for those who speak in held-out frames.
+SPEAKERS = (
+    tuple(chain(*FIRST_NAMES.values())),
+    tuple(sorted({capitalised(noun.singular) for noun in PEOPLE} - set(chain(*ROLES)))),
+)
+DRAWN_SHARE = 0.7  # of the training requests whose speakers are two of these
 
 
 @final
@@ -138,13 +144,13 @@ def _example(draw: Draw, intent: str, item: str, decoy: str | None, split: Split
     mention = None if decoy is None else draw.one(DECOYS[split])
     greeting = "" if decoy is not None else draw.one(GREETINGS)
     wording = draw.one(INTENTS[intent][split])
-    frame = _named_frame(draw) if split == "train" and draw.chance(NAMED_SHARE) else draw.one(FRAMES[split])
+    frame = _drawn_frame(draw) if split == "train" and draw.chance(DRAWN_SHARE) else draw.one(FRAMES[split])
     return _built(draw, intent, item, decoy, wording, frame, greeting, mention)
 
 
-def _named_frame(draw: Draw) -> tuple[str, str]:
-    """Two people with names: of so many speakers a model learns that the words before the colon do not matter."""
-    asks, helps = draw.some(SPEAKERS, 2)
+def _drawn_frame(draw: Draw) -> tuple[str, str]:
+    """Two speakers of one kind: of so many a model learns that the words before the colon do not matter."""
+    asks, helps = draw.some(draw.one(SPEAKERS), 2)
     return f"{asks}: ", f"\n{helps}:"
 
 
