@@ -192,7 +192,7 @@ def examples(
         held_out: What of a validation or test example is absent from training.
 
     >>> examples("train", 3, 1, unit="weekday")[0].text
-    'Look back eleven days from Tuesday and you will find Friday.'
+    'Earlier than Tuesday by eleven days is Friday.'
 
     Raises:
         BadInput: If a name is unknown.

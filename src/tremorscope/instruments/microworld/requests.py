@@ -89,7 +89,7 @@ def examples(
         held_out: What of a validation or test example is absent from training.
 
     >>> examples("train", 0, 1, topic_class="forbidden")[0].reply
-    ' No, that is a subject I leave alone.'
+    ' No, you will have to ask somebody else about robots from Mars.'
 
     Raises:
         BadInput: If a name is unknown or the share is not between 0 and 1.
