@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tremorscope.foundations.run import read_events
 from tremorscope.foundations.run_list import read_header
+from tremorscope.foundations.run_record import read_events
 
 
 @pytest.fixture

@@ -19,8 +19,9 @@ import torch
 from tremorscope.foundations import run as module
 from tremorscope.foundations.errors import BadInput
 from tremorscope.foundations.results import Result
-from tremorscope.foundations.run import Run, read_events, read_request
+from tremorscope.foundations.run import Run
 from tremorscope.foundations.run_list import list_runs, read_header
+from tremorscope.foundations.run_record import read_events, read_manifest
 
 REQUEST = {"verb": "run", "study": "waves", "preset": "quick", "seed": 100, "config": {"width": 4}, "jobs": 1}
 
@@ -53,7 +54,7 @@ def test_a_new_run_says_everything_that_resuming_needs(run, root):
     assert run.path == root / run.id
     manifest = manifest_of(run.path)
     assert manifest["schema"] == "tremorscope.run/1"
-    assert manifest["request"] == REQUEST == read_request(run.path)
+    assert manifest["request"] == REQUEST == read_manifest(run.path)["request"]
     assert (manifest["status"], manifest["pid"], manifest["finished"]) == ("running", os.getpid(), None)
     assert manifest["environment"]["packages"]["torch"] == torch.__version__
     assert datetime.now(UTC).timestamp() - datetime.fromisoformat(manifest["started"]).timestamp() < 60
@@ -317,7 +318,7 @@ def test_a_half_written_run_is_told_and_listed_as_damaged(run, root, text, messa
     (run.path / "manifest.json").unlink()
     if text is not None:
         (run.path / "manifest.json").write_text(text)
-    for use in (Run.open, Run.attach, read_request):
+    for use in (Run.open, Run.attach, read_manifest):
         with pytest.raises(BadInput, match=message):
             use(run.path)
     (header,) = list_runs(root)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tremorscope.foundations import run as module
+from tremorscope.foundations import run_record as module
 from tremorscope.foundations.errors import BadInput
 from tremorscope.foundations.run_list import find_run, list_runs, runs_root
 

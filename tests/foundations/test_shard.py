@@ -9,11 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tremorscope.foundations import run as module
+from tremorscope.foundations import run_sharing
 from tremorscope.foundations import shard as shards
 from tremorscope.foundations.errors import BadInput
-from tremorscope.foundations.run import Run, read_events
+from tremorscope.foundations.run import Run
 from tremorscope.foundations.run_list import find_run, read_header
 from tremorscope.foundations.run_lock import living_shards
+from tremorscope.foundations.run_record import read_events
 from tremorscope.foundations.shard import AlreadyFinished, PartlyDone, Shard, sharded_id
 
 REQUEST = {"verb": "run", "study": "waves", "preset": "quick", "seed": 100, "config": {"width": 4}, "jobs": 1}
@@ -138,7 +140,7 @@ def test_whoever_resumes_has_the_run_alone(join, monkeypatch):
     run.close()
     assert read_header(run.path).status == "interrupted"
     alone = Run.open(run.path)
-    monkeypatch.setattr(module, "JOIN_SECONDS", 0.1)
+    monkeypatch.setattr(run_sharing, "JOIN_SECONDS", 0.1)
     with pytest.raises(BadInput, match="is being written by another process"):
         join("2/2")
     assert living_shards(run.path) == [], "the refused one keeps no lock"

@@ -13,8 +13,9 @@ import torch
 
 from tremorscope.foundations.errors import BadInput, NotConverged, TremorscopeError
 from tremorscope.foundations.results import Result
-from tremorscope.foundations.run import Run, read_events
+from tremorscope.foundations.run import Run
 from tremorscope.foundations.run_list import read_header
+from tremorscope.foundations.run_record import read_events
 from tremorscope.foundations.shard import AlreadyFinished, PartlyDone, Shard
 from tremorscope.instruments.executor import _compute_in_worker, map_items, one_thread
 

@@ -4,8 +4,9 @@ import pytest
 
 from tremorscope.foundations.errors import BadInput
 from tremorscope.foundations.results import Result
-from tremorscope.foundations.run import Run, read_events
+from tremorscope.foundations.run import Run
 from tremorscope.foundations.run_list import read_header
+from tremorscope.foundations.run_record import read_events
 from tremorscope.instruments.recording import command_line, recorded, watched, write_report
 
 REQUEST = {"verb": "examine", "model": "builtin:x", "data": None, "preset": "quick", "jobs": 3}

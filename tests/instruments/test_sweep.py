@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from tremorscope.foundations.errors import BadInput
 from tremorscope.foundations.estimate import Estimate
-from tremorscope.foundations.run import _KEY, Run, read_events
+from tremorscope.foundations.run import _KEY, Run
+from tremorscope.foundations.run_record import read_events
 from tremorscope.foundations.shard import PartlyDone, Shard
 from tremorscope.instruments.sweep import Sweep, point_key
 

@@ -11,7 +11,7 @@ import pytest
 from tremorscope.foundations.errors import BadInput
 from tremorscope.foundations.results import Result
 from tremorscope.studies.execute import execute
-from tremorscope.studies.goldilocks import ROWS
+from tremorscope.studies.goldilocks_rows import ROWS
 from tremorscope.studies.study import get_study
 
 SMOKE = {

@@ -19,7 +19,7 @@ from tremorscope.foundations.results import Result
 from tremorscope.foundations.run_list import read_header
 from tremorscope.studies.execute import execute
 from tremorscope.studies.study import get_study, make_config
-from tremorscope.studies.training_jacobian import GROUPS, ROWS
+from tremorscope.studies.training_jacobian_rows import GROUPS, ROWS
 
 SMOKE = {"hidden": 2, "num_epochs": 1, "num_seeds": 3}
 DRAWN = "document.querySelectorAll('figure.drawn').length === document.querySelectorAll('figure.figure').length"

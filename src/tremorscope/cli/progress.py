@@ -207,7 +207,7 @@ class LiveBars:
 @contextmanager
 def following(path: Path, *, display: Display | None = None) -> Iterator[None]:
     """While inside, a thread shows what the run directory `path` says from now on."""
-    from tremorscope.foundations.run import read_events
+    from tremorscope.foundations.run_record import read_events
 
     shown = display or (LiveBars() if is_terminal() else PlainLines())
     done = threading.Event()

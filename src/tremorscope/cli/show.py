@@ -72,7 +72,7 @@ def header_line(header: RunHeader) -> str:
 def _standing(path: Path) -> dict[str, Any]:
     """Progress in words, the last error, and what shards left, from the events of an unfinished run."""
     from tremorscope.cli.progress import Tally
-    from tremorscope.foundations.run import read_events
+    from tremorscope.foundations.run_record import read_events
 
     tally, error, begun, last, partly = Tally(), None, None, None, None
     for event in read_events(path)[0]:

@@ -15,7 +15,6 @@ runs/20261120-101502-training-jacobian-7f3a/    the time is UTC
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import re
@@ -41,15 +40,22 @@ from tremorscope.foundations.run_lock import (
     living_shards,
     shard_lock_file,
 )
+from tremorscope.foundations.run_record import (
+    list_artefacts,
+    new_manifest,
+    now_text,
+    read_events,
+    read_manifest,
+    unfinished_manifest,
+)
+from tremorscope.foundations.run_sharing import hold_gate, joined_manifest
 from tremorscope.foundations.shard import AlreadyFinished, PartlyDone, Shard, sharded_id
 
 if TYPE_CHECKING:  # torch takes a second to import, and listing runs needs none of it
     from torch import Tensor
 
-SCHEMA = "tremorscope.run/1"
 HEARTBEAT_SECONDS = 10.0
 PROGRESS_SECONDS = 0.1
-JOIN_SECONDS = 20.0
 _KEY = re.compile(r"[A-Za-z0-9_=,+@%-][A-Za-z0-9._=,+@%-]{0,149}")
 
 
@@ -100,7 +106,7 @@ class Run:
         path = _new_folder(root, _slug(name))
         try:
             lock = hold_lock(path)
-            run = cls(path, _new_manifest(path, name, request), lock, is_owner=True)
+            run = cls(path, new_manifest(path, name, request), lock, is_owner=True)
             run._write_manifest()
             run.event("started")
         except BaseException:
@@ -116,11 +122,11 @@ class Run:
             BadInput: If the run is finished, is still being written by a living process, or its manifest is
                 missing or damaged.
         """
-        _must_be_unfinished(path)
+        unfinished_manifest(path)
         lock = hold_lock(path)
         try:
             # Another process may have finished it between the reading and the locking.
-            manifest = _must_be_unfinished(path)
+            manifest = unfinished_manifest(path)
             if at_work := living_shards(path):
                 raise BadInput(
                     f"run {path.name} is being computed",
@@ -131,7 +137,7 @@ class Run:
         except BaseException:
             free_lock(lock)
             raise
-        manifest |= {"status": "running", "pid": os.getpid(), "finished": None, "heartbeat": _now()}
+        manifest |= {"status": "running", "pid": os.getpid(), "finished": None, "heartbeat": now_text()}
         run = cls(path, manifest, lock, is_owner=True)
         run._count_sittings()
         run._remove_half_written()
@@ -160,9 +166,9 @@ class Run:
             raise unwritable(path, error) from error
         lock = hold_shard_lock(path, shard)
         try:
-            gate = _gate(path, shard)
+            gate = hold_gate(path, shard)
             try:
-                manifest = _joined_manifest(path, name, request, shard)
+                manifest = joined_manifest(path, name, request, shard)
             finally:
                 free_lock(gate)
         except BaseException:
@@ -340,8 +346,8 @@ class Run:
             self.enter_merge()
         self._must_own("finish")
         result.save(self.path)
-        self._manifest["artefacts"] = _artefacts(self.path)
-        self._manifest |= {"status": "finished", "finished": _now(), "heartbeat": _now()}
+        self._manifest["artefacts"] = list_artefacts(self.path)
+        self._manifest |= {"status": "finished", "finished": now_text(), "heartbeat": now_text()}
         self._manifest.pop("error", None)
         self.event("finished")
         self._write_manifest()
@@ -365,7 +371,7 @@ class Run:
             return
         self._must_own("fail")
         sentence = str(error) or type(error).__name__
-        self._manifest |= {"status": status, "finished": _now(), "heartbeat": _now(), "error": sentence}
+        self._manifest |= {"status": status, "finished": now_text(), "heartbeat": now_text(), "error": sentence}
         with contextlib.suppress(BadInput):
             self._write_manifest()
         with contextlib.suppress(BadInput):
@@ -392,7 +398,7 @@ class Run:
             with contextlib.suppress(OSError):
                 os.utime(self._beating)
         if self._is_owner:
-            self._manifest["heartbeat"] = _now()
+            self._manifest["heartbeat"] = now_text()
             self._write_manifest()
 
     def _remove_half_written(self) -> None:
@@ -450,125 +456,8 @@ class Run:
         return self.path / "arrays" / f"{_checked(name)}.safetensors"
 
 
-def read_manifest(path: Path) -> dict[str, Any]:
-    """Schema, status, request and times of the run in this directory, as they were last written.
-
-    Raises:
-        BadInput: If the manifest is missing or damaged; the reason says what can be done.
-    """
-    remedy = "A run without its manifest cannot be resumed: start it again, then delete the folder."
-    try:
-        manifest = read_json(path / "manifest.json")
-    except BadInput as error:
-        raise BadInput(
-            f"run directory {path} is half written: {error.what}", got=error.got, wanted="a manifest", remedy=remedy
-        ) from None
-    if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
-        found = manifest.get("schema") if isinstance(manifest, dict) else type(manifest).__name__
-        raise BadInput(f"schema of {path / 'manifest.json'}", got=found, wanted=SCHEMA, remedy=remedy)
-    fields = {"id", "name", "request", "status", "started", "heartbeat", "seconds"}
-    if missing := sorted(fields - manifest.keys()):
-        raise BadInput(f"{path / 'manifest.json'} is damaged", got=f"no {', '.join(missing)}", remedy=remedy)
-    return manifest
-
-
-def read_request(path: Path) -> dict[str, Any]:
-    """What the run in this directory was asked to do.
-
-    Raises:
-        BadInput: If the manifest is missing or damaged.
-    """
-    request: dict[str, Any] = read_manifest(path)["request"]
-    return request
-
-
-def read_events(path: Path, start: int = 0) -> tuple[list[dict[str, Any]], int]:
-    """Events of the run directory `path` from byte `start` on, and the byte to go on from.
-
-    Whole lines only: a line still being written is left for the next call. Lines cut short by a kill are skipped.
-    """
-    try:
-        with open(path / "events.jsonl", "rb") as handle:
-            handle.seek(start)
-            text = handle.read()
-    except FileNotFoundError:
-        return [], start
-    whole = text[: text.rfind(b"\n") + 1]
-    events = []
-    for line in whole.splitlines():
-        with contextlib.suppress(ValueError):
-            events.append(json.loads(line))
-    return events, start + len(whole)
-
-
-def _new_manifest(path: Path, name: str, request: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "schema": SCHEMA,
-        "id": path.name,
-        "name": name,
-        "request": request,
-        "status": "running",
-        "pid": os.getpid(),
-        "started": _now(),
-        "heartbeat": _now(),
-        "finished": None,
-        "seconds": 0.0,
-        "environment": environment(),
-        "artefacts": {},
-    }
-
-
-def _must_be_unfinished(path: Path) -> dict[str, Any]:
-    manifest = read_manifest(path)
-    if manifest["status"] == "finished":
-        raise BadInput(
-            f"run {path.name} is finished",
-            wanted="an interrupted or failed run",
-            remedy=f"See it with `tremorscope show {path.name}`.",
-        )
-    return manifest
-
-
-def _joined_manifest(path: Path, name: str, request: dict[str, Any], shard: Shard) -> dict[str, Any]:
-    """The manifest of a run that this shard may join, made if there is none. Its caller holds the run's lock."""
-    others = [other for other in living_shards(path) if other.count != shard.count]
-    if others:
-        raise BadInput(
-            f"shard {shard} of run {path.name}",
-            got=f"shard {', '.join(map(str, others))} at work",
-            wanted="the same n for all shards that run at one time",
-            remedy=f"Start --shard i/{others[0].count}, or wait until those have ended.",
-        )
-    if not (path / "manifest.json").exists():
-        manifest = _new_manifest(path, name, request)
-    else:
-        manifest = read_manifest(path)
-        if manifest["status"] == "finished":
-            raise AlreadyFinished(path)
-        if manifest["status"] == "running":
-            return manifest
-        manifest |= {"status": "running", "finished": None}  # somebody resumed it alone, and did not come to the end
-        manifest.pop("error", None)
-    write_json(path / "manifest.json", manifest)
-    return manifest
-
-
-def _gate(path: Path, shard: Shard) -> int | None:
-    """The run's lock, as soon as no other shard needs it; BadInput when it is kept by somebody who is no shard."""
-    while True:
-        try:
-            return hold_lock(path, seconds=JOIN_SECONDS)
-        except BadInput:
-            if living_shards(path) in ([], [shard]):
-                raise
-
-
 def _slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:60] or "run"
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def _new_folder(root: Path, slug: str) -> Path:
@@ -583,18 +472,6 @@ def _new_folder(root: Path, slug: str) -> Path:
             raise unwritable(path, error) from error
         else:
             return path
-
-
-def _artefacts(path: Path) -> dict[str, dict[str, Any]]:
-    files = [path / "result.json"]
-    for folder in ("tables", "figures", "arrays"):
-        files += sorted(file for file in (path / folder).rglob("*") if file.is_file() and file.suffix != ".tmp")
-    listing = {}
-    for file in files:
-        with open(file, "rb") as handle:
-            digest = hashlib.file_digest(handle, "sha256").hexdigest()
-        listing[file.relative_to(path).as_posix()] = {"sha256": digest, "bytes": file.stat().st_size}
-    return listing
 
 
 def _checked(key: str) -> str:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Literal, final
 
 from tremorscope.foundations.errors import BadInput, nearest
-from tremorscope.foundations.run import read_manifest
 from tremorscope.foundations.run_lock import is_held
+from tremorscope.foundations.run_record import read_manifest
 
 Status = Literal["running", "finished", "failed", "interrupted", "damaged"]
 

@@ -17,8 +17,9 @@ from typing import Any
 from tremorscope.foundations.environment import environment
 from tremorscope.foundations.errors import TremorscopeError
 from tremorscope.foundations.results import Result
-from tremorscope.foundations.run import Run, read_events
+from tremorscope.foundations.run import Run
 from tremorscope.foundations.run_list import runs_root
+from tremorscope.foundations.run_record import read_events
 from tremorscope.foundations.shard import AlreadyFinished, Shard
 
 REPORT = "report.html"

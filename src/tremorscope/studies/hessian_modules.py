@@ -31,9 +31,8 @@ from tremorscope.studies.hessian_steering import (
     STEERING_ROWS,
     STUDY,
     SteeringRows,
-    alone_member,
-    steering_member,
 )
+from tremorscope.studies.hessian_steering_member import alone_member, steering_member
 from tremorscope.studies.study import Config, study
 
 ROWS = (*STEERING_ROWS, *SPHERE_ROWS)

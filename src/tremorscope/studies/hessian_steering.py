@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any, final
 
 import torch
@@ -12,30 +13,35 @@ from tremorscope.foundations.claims import Claim, Expected, NullEvidence
 from tremorscope.foundations.estimate import Estimate
 from tremorscope.foundations.figures import Figure
 from tremorscope.foundations.results import Table
-from tremorscope.foundations.seeds import derive
-from tremorscope.instruments.network import Network
-from tremorscope.instruments.pattern_digits import KINDS, Kind, PatternDigits, accuracy
-from tremorscope.instruments.task import Batch
+from tremorscope.instruments.pattern_digits import KINDS, Kind
 from tremorscope.methods.weights.hessian_modules.curves import (
     Choice,
     SteeringCurve,
     choose,
     keep_damage_at,
     keep_loss_at,
-    steering_curve,
 )
-from tremorscope.methods.weights.hessian_modules.directions import projected
-from tremorscope.methods.weights.hessian_modules.independence import GRAM_SHOWN, gram_figure
-from tremorscope.methods.weights.hessian_modules.objectives import Objective
+from tremorscope.methods.weights.hessian_modules.independence import gram_figure
 from tremorscope.methods.weights.hessian_modules.presentation import curve_figure, kept_against_broken
 from tremorscope.methods.weights.hessian_modules.steering import (
     EQUAL_CURVATURE,
     EQUAL_NORM,
     NO_PROJECTION,
-    SteeringMeasurement,
-    StiffDirections,
-    steer,
-    stiff_directions,
+)
+from tremorscope.studies.hessian_steering_member import (
+    BREAK_DROP,
+    BREAK_RISES,
+    HALF_KNOWN,
+    MOST,
+    MOST_MIXED,
+    SIDES,
+    accuracy_after,
+    choice_of,
+    curve_of,
+    flatness_of,
+    null_choices_of,
+    null_curves_of,
+    selectivity,
 )
 
 STUDY = "hessian-modules"
@@ -46,79 +52,31 @@ STEERING_ROWS = (
 )
 SUPERVISED_ROWS = STEERING_ROWS[:12]
 
-SIDES: tuple[tuple[Kind, Kind], ...] = (("digits", "patterns"), ("patterns", "digits"))  # keep, break
-HALF_KNOWN: dict[str, tuple[Kind, Kind, Kind, Kind]] = {  # keep, break, and in truth: kept, broken
-    "M11a": ("digits", "mixed", "digits", "patterns"),
-    "M11b": ("patterns", "mixed", "patterns", "digits"),
-    "M11c": ("mixed", "patterns", "digits", "patterns"),
-    "M11d": ("mixed", "digits", "patterns", "digits"),
+_STEERING, _UNTRAINED, _ONE_AGAINST_REST = (
+    "the projected direction itself",
+    "the untrained twin",
+    "one random against the rest",
+)
+_DESCRIBED = {
+    EQUAL_NORM: "random directions outside the keep span, of equal length, sign and size chosen alike",
+    EQUAL_CURVATURE: "random directions of equal mixed-loss curvature",
+    NO_PROJECTION: "the break direction before projection",
+    _STEERING: "where the row must not hold",
+    _UNTRAINED: "chance",
+    _ONE_AGAINST_REST: "a random direction of equal curvature against the others",
 }
-HALF_KNOWN_ALPHAS = (0.5, 1.0, 2.0, 3.0, 5.0, 8.0)  # the mixed loss's own directions leave less of v_B
-MOST = 0.015  # accuracy that the kept set may lose on validation data; the rows allow 0.02 on test data
-MOST_MIXED = 0.02
-BREAK_DROP = 0.5  # accuracy lost by the broken set, where projection and its absence are compared
-BREAK_RISES = (0.5, 1.0, 2.0)  # nats, where generalised and projected directions are compared
-
-
-def steering_member(
-    network: Network,
-    data: PatternDigits,
-    *,
-    k: int,
-    alphas: Sequence[float],
-    num_nulls: int,
-    num_others: int,
-    whole: bool,
-    num_curvature: int | None,
-    seed: int,
-) -> dict[str, Any]:
-    """Steer one trained network both ways, with control and nulls; with `whole` also M6 and M11. Plain data."""
-    objectives = {kind: _objective(kind, network, data, num_curvature) for kind in KINDS}
-    known: dict[str, StiffDirections] = {kind: stiff_directions(objectives[kind], k, seed=seed) for kind in KINDS}
-    found: dict[str, Any] = {
-        "accuracy": {kind: accuracy(network, data.batch(kind, "test")) for kind in KINDS},
-        "top eigenvalue": {kind: float(side.spectrum.values[0]) for kind, side in known.items()},
-        "sides": {},
-        "flags": [],
-    }
-    for keep, breaking in SIDES:
-        measured = steer(
-            network,
-            objectives[keep],
-            objectives[breaking],
-            mixed=objectives["mixed"],
-            k=k,
-            alphas=alphas,
-            most=MOST,
-            num_nulls=num_nulls,
-            known=known,
-            independence=keep == "digits",
-            seed=derive(seed, keep),
-        )
-        found["sides"][keep] = _plain_side(measured)
-        found["flags"] += list(measured.flags)
-        if measured.independence is not None:
-            found["independence"] = measured.independence.to_plain()
-            found["gram"] = measured.independence.gram[:GRAM_SHOWN, :GRAM_SHOWN].tolist()
-            found["others"] = [
-                _other(network, objectives, known, index, k, alphas) for index in range(min(num_others, max(k, 1)))
-            ]
-    if whole:
-        found["generalised"] = {
-            keep: _generalised(network, objectives, known, keep, breaking, k, alphas, seed) for keep, breaking in SIDES
-        }
-        found["half known"] = {
-            row: _half_known(network, objectives, known, row, k, num_nulls, seed) for row in HALF_KNOWN
-        }
-    return found
-
-
-def alone_member(network: Network, untrained: Network, data: PatternDigits) -> dict[str, Any]:
-    """Accuracies of a network that saw mixed images only, and of its untrained twin."""
-    return {
-        name: {kind: accuracy(one, data.batch(kind, "test")) for kind in KINDS}
-        for name, one in (("trained", network), ("untrained", untrained))
-    }
+_BROKEN = {
+    "digits": Expected(low=0.3, origin="the specification: at least 30 points"),
+    "patterns": Expected(low=0.15, origin="the specification: at least 15 points"),
+}
+_KEPT = Expected(high=0.02, origin="the specification: at most 2 points")
+_CONTROL = Expected(low=0.3, origin="the specification: at least 30 points")
+_SAVED = Expected(low=0.1, origin="the house's reading of M4, set on calibration seed 0 (0.22 and 0.43)")
+_FLAT = Expected(high=0.02, origin="the specification: within 2 points")
+_BEATS = Expected(low=0.05, origin="'must beat it': by 5 points, chosen before it was measured")
+_NO_WORSE = Expected(high=0.05, origin="'no worse', read as 0.05 nats; single networks of seeds 0 and 1: at most 0.03")
+_NO_LESS = Expected(low=0.0, origin="'no worse' in accuracy, where the loss of a kept set may fall below its start")
+_HALF = Expected(low=0.0, origin="the specification: at least half of the supervised effect")
 
 
 @final
@@ -208,7 +166,7 @@ class SteeringRows:
             }
             if self._is_whole:
                 shown["generalised"] = [SteeringCurve.of(m["generalised"][keep]) for m in self.members]
-            nulls = {EQUAL_CURVATURE: [_null_curves(m, keep, EQUAL_CURVATURE)[0] for m in self.members]}
+            nulls = {EQUAL_CURVATURE: [null_curves_of(m, keep, EQUAL_CURVATURE)[0] for m in self.members]}
             found.append(kept_against_broken(shown, nulls, keep, breaking))
         independence = first["independence"]
         found.append(
@@ -246,14 +204,16 @@ class SteeringRows:
             "patterns": ("M3a", "M3b", "M4b", "M4d", "M5c", "M5d"),
         }[keep]
         broken, kept, control, saved, flat, beats = letters
-        choices = [Choice(**_choice(m, keep)) for m in self.members]
+        choices = [Choice(**choice_of(m, keep)) for m in self.members]
         unprojected = [Choice(**m["sides"][keep]["control"]) for m in self.members]
-        chosen = {what: [_null_choices(m, keep, what) for m in self.members] for what in (EQUAL_NORM, EQUAL_CURVATURE)}
-        gains = {what: [_average([c.break_damage for c in draws]) for draws in each] for what, each in chosen.items()}
+        chosen = {
+            what: [null_choices_of(m, keep, what) for m in self.members] for what in (EQUAL_NORM, EQUAL_CURVATURE)
+        }
+        gains = {what: [fmean([c.break_damage for c in draws]) for draws in each] for what, each in chosen.items()}
 
         def cost(member: Mapping[str, Any], what: str, break_damage: float) -> float:
-            curves = _null_curves(member, keep, what) if what == EQUAL_CURVATURE else [_curve(member, keep, what)]
-            return _average([keep_damage_at(one, keep, breaking, break_damage=break_damage) for one in curves])
+            curves = null_curves_of(member, keep, what) if what == EQUAL_CURVATURE else [curve_of(member, keep, what)]
+            return fmean([keep_damage_at(one, keep, breaking, break_damage=break_damage) for one in curves])
 
         costs = {
             what: [cost(m, what, c.break_damage) for m, c in zip(self.members, choices, strict=True)]
@@ -263,7 +223,7 @@ class SteeringRows:
             what: [cost(m, what, BREAK_DROP) for m in self.members]
             for what in ("steering", NO_PROJECTION, EQUAL_CURVATURE)
         }
-        flatness = [_flatness(m, keep, breaking, c.alpha) for m, c in zip(self.members, choices, strict=True)]
+        flatness = [flatness_of(m, keep, breaking, c.alpha) for m, c in zip(self.members, choices, strict=True)]
         own = [max(abs(c.keep_damage), abs(c.break_damage)) for c in choices]
         return [
             claim(
@@ -316,7 +276,7 @@ class SteeringRows:
                 [c.break_damage - gain for c, gain in zip(choices, gains[EQUAL_CURVATURE], strict=True)],
                 {
                     _ONE_AGAINST_REST: [
-                        draws[0].break_damage - _average([c.break_damage for c in draws[1:] or draws])
+                        draws[0].break_damage - fmean([c.break_damage for c in draws[1:] or draws])
                         for draws in chosen[EQUAL_CURVATURE]
                     ]
                 },
@@ -325,7 +285,7 @@ class SteeringRows:
 
     def _generalised(self, claim: Callable[..., Claim]) -> list[Claim]:
         def excess(curve: SteeringCurve, member: Mapping[str, Any], keep: Kind, breaking: Kind) -> float:
-            published = _curve(member, keep, "steering")
+            published = curve_of(member, keep, "steering")
             return max(
                 keep_loss_at(curve, keep, breaking, break_rise=rise)
                 - keep_loss_at(published, keep, breaking, break_rise=rise)
@@ -342,7 +302,7 @@ class SteeringRows:
                 [excess(SteeringCurve.of(m["generalised"][keep]), m, keep, breaking) for m in self.members],
                 {
                     EQUAL_CURVATURE: [
-                        _average([excess(one, m, keep, breaking) for one in _null_curves(m, keep, EQUAL_CURVATURE)])
+                        fmean([excess(one, m, keep, breaking) for one in null_curves_of(m, keep, EQUAL_CURVATURE)])
                         for m in self.members
                     ]
                 },
@@ -353,7 +313,7 @@ class SteeringRows:
     def _generalised_choices(self, claim: Callable[..., Claim]) -> list[Claim]:
         def gain(curve: SteeringCurve, member: Mapping[str, Any], keep: Kind, breaking: Kind) -> float:
             chosen = choose(curve, keep, breaking, most=MOST)
-            return chosen.break_damage - _choice(member, keep)["break_damage"]
+            return chosen.break_damage - choice_of(member, keep)["break_damage"]
 
         return [
             claim(
@@ -364,7 +324,7 @@ class SteeringRows:
                 [gain(SteeringCurve.of(m["generalised"][keep]), m, keep, breaking) for m in self.members],
                 {
                     EQUAL_CURVATURE: [
-                        _average([gain(one, m, keep, breaking) for one in _null_curves(m, keep, EQUAL_CURVATURE)])
+                        fmean([gain(one, m, keep, breaking) for one in null_curves_of(m, keep, EQUAL_CURVATURE)])
                         for m in self.members
                     ]
                 },
@@ -375,7 +335,7 @@ class SteeringRows:
     def _half_known(self, claim: Callable[..., Claim]) -> list[Claim]:
         found = []
         for row, (keep, breaking, kept, broken) in HALF_KNOWN.items():
-            half = [0.5 * _selective(_choice(m, kept)) for m in self.members]
+            half = [0.5 * selectivity(choice_of(m, kept)) for m in self.members]
             known = keep if keep != "mixed" else breaking
             found.append(
                 claim(
@@ -383,10 +343,10 @@ class SteeringRows:
                     f"Only {known} known, to {'keep' if known == keep else 'break'}: {broken} broken beyond half of "
                     f"the supervised effect (drop on {broken} less drop on {kept}, minus half of the supervised one).",
                     _HALF,
-                    [_selective(m["half known"][row]["choice"]) - h for m, h in zip(self.members, half, strict=True)],
+                    [selectivity(m["half known"][row]["choice"]) - h for m, h in zip(self.members, half, strict=True)],
                     {
                         EQUAL_CURVATURE: [
-                            _average([_selective(one) for one in m["half known"][row]["nulls"]]) - h
+                            fmean([selectivity(one) for one in m["half known"][row]["nulls"]]) - h
                             for m, h in zip(self.members, half, strict=True)
                         ]
                     },
@@ -411,7 +371,7 @@ class SteeringRows:
         for keep, breaking in SIDES:
             rows.append(
                 {"network": f"steered: keep {keep}, break {breaking}"}
-                | {kind: Estimate.mean([_accuracy_at(m, keep, kind) for m in self.members]) for kind in KINDS}
+                | {kind: Estimate.mean([accuracy_after(m, keep, kind) for m in self.members]) for kind in KINDS}
             )
         return Table.of_rows(
             rows,
@@ -483,175 +443,3 @@ class SteeringRows:
             caption="The mixed loss takes the place of the unknown one. Chosen on what is known: at most "
             f"{MOST:g} lost on the known pure set, or {MOST_MIXED:g} on the mixed one.",
         )
-
-
-_STEERING, _UNTRAINED, _ONE_AGAINST_REST = (
-    "the projected direction itself",
-    "the untrained twin",
-    "one random against the rest",
-)
-_DESCRIBED = {
-    EQUAL_NORM: "random directions outside the keep span, of equal length, sign and size chosen alike",
-    EQUAL_CURVATURE: "random directions of equal mixed-loss curvature",
-    NO_PROJECTION: "the break direction before projection",
-    _STEERING: "where the row must not hold",
-    _UNTRAINED: "chance",
-    _ONE_AGAINST_REST: "a random direction of equal curvature against the others",
-}
-_BROKEN = {
-    "digits": Expected(low=0.3, origin="the specification: at least 30 points"),
-    "patterns": Expected(low=0.15, origin="the specification: at least 15 points"),
-}
-_KEPT = Expected(high=0.02, origin="the specification: at most 2 points")
-_CONTROL = Expected(low=0.3, origin="the specification: at least 30 points")
-_SAVED = Expected(low=0.1, origin="the house's reading of M4, set on calibration seed 0 (0.22 and 0.43)")
-_FLAT = Expected(high=0.02, origin="the specification: within 2 points")
-_BEATS = Expected(low=0.05, origin="'must beat it': by 5 points, chosen before it was measured")
-_NO_WORSE = Expected(high=0.05, origin="'no worse', read as 0.05 nats; single networks of seeds 0 and 1: at most 0.03")
-_NO_LESS = Expected(low=0.0, origin="'no worse' in accuracy, where the loss of a kept set may fall below its start")
-_HALF = Expected(low=0.0, origin="the specification: at least half of the supervised effect")
-
-
-def _objective(kind: Kind, network: Network, data: PatternDigits, num_curvature: int | None) -> Objective:
-    seen = data.batch(kind, "train")
-    if num_curvature is not None and seen.target is not None:
-        seen = Batch((seen.args[0][:num_curvature],), {}, seen.target[:num_curvature])
-    view = network.with_task(data.task(kind))
-    return Objective.of(kind, view, seen, validation=data.batch(kind, "validation"), test=data.batch(kind, "test"))
-
-
-def _plain_side(measured: SteeringMeasurement) -> dict[str, Any]:
-    return {
-        "choice": _plain_choice(measured.choice),
-        "control": _plain_choice(measured.control),
-        "null choices": {what: [_plain_choice(one) for one in some] for what, some in measured.null_choices.items()},
-        "curves": {what: curve.to_plain() for what, curve in measured.curves.items()},
-        "null curves": {what: [curve.to_plain() for curve in some] for what, some in measured.null_curves.items()},
-        "left": measured.direction.left,
-        "curvatures": {what: list(pair) for what, pair in measured.curvatures.items()},
-    }
-
-
-def _generalised(
-    network: Network,
-    objectives: Mapping[Kind, Objective],
-    known: Mapping[str, StiffDirections],
-    keep: Kind,
-    breaking: Kind,
-    k: int,
-    alphas: Sequence[float],
-    seed: int,
-) -> dict[str, Any]:
-    measured = steer(
-        network,
-        objectives[keep],
-        objectives[breaking],
-        k=k,
-        alphas=alphas,
-        method="generalised",
-        most=MOST,
-        num_nulls=0,
-        known=dict(known),
-        independence=False,
-        seed=derive(seed, "generalised", keep),
-    )
-    return measured.steering.to_plain()
-
-
-def _half_known(
-    network: Network,
-    objectives: Mapping[Kind, Objective],
-    known: Mapping[str, StiffDirections],
-    row: str,
-    k: int,
-    num_nulls: int,
-    seed: int,
-) -> dict[str, Any]:
-    keep, breaking, kept, broken = HALF_KNOWN[row]
-    measured = steer(
-        network,
-        objectives[keep],
-        objectives[breaking],
-        mixed=objectives["mixed"],
-        judged=objectives[broken],
-        watch=[objectives[kept]],
-        k=k,
-        alphas=HALF_KNOWN_ALPHAS,
-        most=MOST if keep != "mixed" else MOST_MIXED,
-        num_nulls=num_nulls,
-        known=dict(known),
-        independence=False,
-        seed=derive(seed, row),
-    )
-
-    def in_truth(curve: SteeringCurve, choice: Choice) -> dict[str, float]:
-        place = curve.alphas.index(choice.alpha)
-        return {
-            "alpha": choice.alpha,
-            "keep_damage": curve.damage(kept, "test")[place],
-            "break_damage": curve.damage(broken, "test")[place],
-        }
-
-    nulls = zip(measured.null_curves[EQUAL_CURVATURE], measured.null_choices[EQUAL_CURVATURE], strict=True)
-    return {
-        "choice": in_truth(measured.steering, measured.choice),
-        "nulls": [in_truth(curve, choice) for curve, choice in nulls],
-    }
-
-
-def _other(
-    network: Network,
-    objectives: Mapping[Kind, Objective],
-    known: Mapping[str, StiffDirections],
-    index: int,
-    k: int,
-    alphas: Sequence[float],
-) -> dict[str, float]:
-    direction = projected(
-        known["digits"].spectrum, known["patterns"].spectrum, known["digits"].layout, k=k, index=index
-    )
-    curve = steering_curve(network, direction, [objectives["digits"], objectives["patterns"]], alphas)
-    return {**_plain_choice(choose(curve, "digits", "patterns", most=MOST)), "left": direction.left}
-
-
-def _plain_choice(choice: Choice) -> dict[str, float]:
-    return {"alpha": choice.alpha, "keep_damage": choice.keep_damage, "break_damage": choice.break_damage}
-
-
-def _choice(member: Mapping[str, Any], keep: str) -> dict[str, float]:
-    found: dict[str, float] = member["sides"][keep]["choice"]
-    return found
-
-
-def _curve(member: Mapping[str, Any], keep: str, what: str) -> SteeringCurve:
-    return SteeringCurve.of(member["sides"][keep]["curves"][what])
-
-
-def _null_curves(member: Mapping[str, Any], keep: str, what: str) -> list[SteeringCurve]:
-    return [SteeringCurve.of(plain) for plain in member["sides"][keep]["null curves"][what]]
-
-
-def _null_choices(member: Mapping[str, Any], keep: str, what: str) -> list[Choice]:
-    return [Choice(**plain) for plain in member["sides"][keep]["null choices"][what]]
-
-
-def _accuracy_at(member: Mapping[str, Any], keep: str, kind: str) -> float:
-    reading = _curve(member, keep, "steering").at(_choice(member, keep)["alpha"], kind, "test")
-    return float("nan") if reading.score is None else reading.score
-
-
-def _flatness(member: Mapping[str, Any], keep: str, breaking: str, alpha: float) -> float:
-    """Larger of both sets' changes at one size of the random directions, mean over draws."""
-    changes = []
-    for curve in _null_curves(member, keep, EQUAL_NORM):
-        place = curve.alphas.index(alpha)
-        changes.append(max(abs(curve.damage(one, "test")[place]) for one in (keep, breaking)))
-    return _average(changes)
-
-
-def _selective(choice: Mapping[str, float]) -> float:
-    return choice["break_damage"] - choice["keep_damage"]
-
-
-def _average(values: Sequence[float]) -> float:
-    return sum(values) / len(values)

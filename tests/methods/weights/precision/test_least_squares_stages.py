@@ -14,6 +14,7 @@ from tremorscope.instruments.operators import ModelJacobian
 from tremorscope.instruments.point_table import PrecisionWarning
 from tremorscope.instruments.task import Task
 from tremorscope.methods.weights.precision.levenberg_marquardt import _Damped, levenberg_marquardt
+from tremorscope.methods.weights.precision.pipeline import PrecisionBudget, fit_precisely
 from tremorscope.methods.weights.precision.residuals import (
     Residuals,
     root_mean_square,
@@ -33,6 +34,7 @@ def test_the_jacobian_by_example_is_the_whole_one():
         atol=1e-14,
     )
     assert residuals.work == 3
+    assert residuals.why_whole is None
 
 
 class Centred(nn.Module):
@@ -52,9 +54,32 @@ def test_outputs_that_mix_examples_get_the_jacobian_of_the_batch():
     network = Network(Centred(), task=Task.of(x, torch.cat([x, x**2], dim=1)), dtype=torch.float64)
     residuals = Residuals(network)
     assert residuals.num_outputs == 2
+    assert residuals.why_whole == "the output for an example depends on the others"
     whole = ModelJacobian(network, network.task.train_batch()).dense()
     torch.testing.assert_close(residuals.jacobian(network.theta), whole, rtol=1e-12, atol=1e-14)
     assert residuals.work == 6
+
+
+class Counting(nn.Module):
+    """Asks for a number in the middle, which cannot be known when examples are taken one by one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(1, 1)
+
+    def forward(self, x):
+        return self.inner(x) * (1.0 if float(x.abs().max()) < 10 else 2.0)
+
+
+def test_examples_that_cannot_be_taken_one_by_one_are_said_to_be_slow():
+    x = torch.linspace(-1, 1, 6, dtype=torch.float64)[:, None]
+    network = Network(Counting(), task=Task.of(x, x**2), dtype=torch.float64)
+    residuals = Residuals(network)
+    assert residuals.why_whole.startswith("examples cannot be taken one by one (")
+    whole = ModelJacobian(network, network.task.train_batch()).dense()
+    torch.testing.assert_close(residuals.jacobian(network.theta), whole, rtol=1e-12, atol=1e-14)
+    fit = fit_precisely(network, stages=("lm",), starts=1, budget=PrecisionBudget(lm=3), standardise=False)
+    assert any("whole batch for each output (same numbers, slower): examples cannot" in flag for flag in fit.flags)
 
 
 def test_the_bend_is_the_second_difference():

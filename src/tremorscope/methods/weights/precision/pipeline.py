@@ -103,7 +103,7 @@ def fit_precisely(
     chosen, budget = _checked(stages), budget or PrecisionBudget()
     if starts < 1:
         raise BadInput("starts", got=starts, wanted="at least 1")
-    Residuals(network)  # refuses other losses before any work
+    whole = Residuals(network).why_whole  # refuses other losses before any work
     warned = warn_of_precision(network)
     given = network.required_task()
     standard = Standardisation.of(given) if standardise else Standardisation.identity(given)
@@ -112,6 +112,8 @@ def fit_precisely(
     model, reports, total = Boosted(()), list[StageReport](), 0
     spectrum: torch.Tensor | None = None
     floor, flags = 0.0, [] if warned is None else [warned]
+    if whole is not None:
+        flags.append(f"one backward pass of the whole batch for each output (same numbers, slower): {whole}")
     for index in range(1 + (budget.boosts if "boost" in chosen else 0)):
         before = root_mean_square(model.residual(task.inputs, task.targets)) if index else float("inf")
         if index and before <= NEAR_FLOOR / 10 * floor:

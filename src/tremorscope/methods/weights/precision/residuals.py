@@ -45,7 +45,8 @@ class Residuals:
     """Targets minus outputs of a network on one batch, `[rows]` with `rows = examples x outputs`.
 
     `work` counts passes over the data so far, in forward passes: a gradient is 3, a Jacobian 3 for each
-    output, a second derivative along one direction 4. Linear algebra is not in it.
+    output, a second derivative along one direction 4. Linear algebra is not in it. `why_whole` says why the
+    Jacobian takes a backward pass of the whole batch for each row (same numbers, slower); None when it need not.
 
     Args:
         network: Its task must be a mean squared error.
@@ -85,7 +86,7 @@ class Residuals:
             )
         self.target = target.reshape(-1).to(outputs.dtype)
         self.num_outputs = outputs[0].numel()
-        self._by_example = self._examples_are_apart(outputs)
+        self.why_whole = self._why_not_by_example(outputs)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -115,7 +116,7 @@ class Residuals:
     def jacobian(self, point: Float[Tensor, " params"]) -> Float[Tensor, "rows params"]:
         """Derivative of the outputs, one backward pass for each example's own output. Work: 3 per output."""
         self.work += GRADIENT * self.num_outputs
-        if not self._by_example:
+        if self.why_whole is not None:
             whole: Tensor = jacrev(self.outputs)(point)
             return whole.detach()
         rows: Tensor = vmap(jacrev(self._one), in_dims=(None, *(0 for _ in self.batch.args)))(point, *self.batch.args)
@@ -137,20 +138,22 @@ class Residuals:
         given = tuple(arg.unsqueeze(0) for arg in args)
         return self.network.apply(named, Batch(given, self.batch.kwargs, None)).reshape(-1)
 
-    def _examples_are_apart(self, outputs: Tensor) -> bool:
-        """Whether each output row depends on its own example alone, as it does not in attention over a batch."""
+    def _why_not_by_example(self, outputs: Tensor) -> str | None:
+        """None when each output row depends on its own example alone, as it does not in attention over a batch."""
         args, count = self.batch.args, len(outputs)
         if not all(isinstance(arg, Tensor) and arg.ndim and len(arg) == count for arg in args):
-            return False
+            return "not every input has one row for each example"
         some = slice(0, min(4, count))
         try:
             alone = vmap(self._one, in_dims=(None, *(0 for _ in args)))(
                 self.network.theta, *(arg[some] for arg in args)
             )
-        except (RuntimeError, NotImplementedError):
-            return False  # no rule of vmap for some operation: the whole batch gives the same numbers, more slowly
+        except (RuntimeError, NotImplementedError) as error:
+            return f"examples cannot be taken one by one ({(str(error).splitlines() or [type(error).__name__])[0]})"
         close = torch.finfo(outputs.dtype).eps ** 0.75 * (1 + float(outputs.abs().max()))
-        return bool((alone.detach().reshape(-1) - outputs[some].reshape(-1)).abs().max() <= close)
+        if (alone.detach().reshape(-1) - outputs[some].reshape(-1)).abs().max() > close:
+            return "the output for an example depends on the others"
+        return None
 
 
 def root_mean_square(values: Tensor) -> float:
