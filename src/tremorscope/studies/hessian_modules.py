@@ -25,6 +25,7 @@ from tremorscope.instruments.pattern_digits import (
 )
 from tremorscope.instruments.task import Task, digits
 from tremorscope.methods.weights.hessian_modules.curves import ALPHAS
+from tremorscope.studies.hessian_language import LANGUAGE_ROWS, LanguageRows, language_member
 from tremorscope.studies.hessian_spheres import SPHERE_ROWS, SphereRows, addition_member, monitor_member, sphere_member
 from tremorscope.studies.hessian_steering import (
     PAPER,
@@ -35,8 +36,11 @@ from tremorscope.studies.hessian_steering import (
 from tremorscope.studies.hessian_steering_member import alone_member, steering_member
 from tremorscope.studies.study import Config, study
 
-ROWS = (*STEERING_ROWS, *SPHERE_ROWS)
-STEERING, ALONE, SPHERES, ADDITION, MONITOR = "steering", "alone", "spheres", "addition", "monitor"
+ROWS = (*STEERING_ROWS, *LANGUAGE_ROWS, *SPHERE_ROWS)
+STEERING, ALONE, LANGUAGE, SPHERES, ADDITION, MONITOR = PARTS = (
+    *("steering", "alone", "language"),
+    *("spheres", "addition", "monitor"),
+)
 
 
 class HessianModulesConfig(Config):
@@ -66,11 +70,15 @@ class HessianModulesConfig(Config):
     addition_train_steps: int = Field(3000, ge=1, description="Steps that train a network to add mod 37.")
     addition_steps: int = Field(200, ge=1, description="Steps of its sphere search at each radius; the paper: 3000.")
     monitor_epochs: int = Field(8, ge=1, description="Epochs before and after the patterns come, under the monitor.")
+    language_model: str = Field("builtin:microworld", description="Has one block steered between two sets of prompts.")
+    language_block: str = Field("transformer.h.2.*", description="The weights of that block.")
+    language_k: int = Field(20, ge=1, description="Stiff directions of the kept prompts that are left alone there.")
+    num_prompts: int = Field(64, ge=4, description="Prompts of each set in a draw: for curvature, choice and test.")
     data: str | None = Field(None, description="An .npz of square images with classes (MNIST) for the 8x8 digits.")
 
     def parts(self) -> tuple[str, ...]:
         """What is measured of each member."""
-        return (STEERING, ALONE, SPHERES, ADDITION, MONITOR) if self.whole else (STEERING,)
+        return PARTS if self.whole else (STEERING,)
 
     def plan(self) -> dict[str, int]:
         """Members and parts of each."""
@@ -126,12 +134,15 @@ def run(config: HessianModulesConfig, seed: int, run: Run) -> Result:
         for member in range(config.num_seeds)
         for part in config.parts()
     }
-    found: dict[str, list[dict[str, Any]]] = {part: [] for part in (STEERING, ALONE, SPHERES, ADDITION, MONITOR)}
+    found: dict[str, list[dict[str, Any]]] = {
+        part: [] for part in (STEERING, ALONE, LANGUAGE, SPHERES, ADDITION, MONITOR)
+    }
     jobs = int(run.request.get("jobs") or 1)
     for key, plain in map_items(_part, items, run=run, jobs=jobs, progress="parts of members"):
         found[str(items[key]["part"])].append(plain)
     steering = SteeringRows(members=tuple(found[STEERING]), alone=tuple(found[ALONE]))
     spheres = SphereRows.of(found[SPHERES], found[ADDITION], found[MONITOR])
+    language = LanguageRows(members=tuple(found[LANGUAGE]), model=config.language_model, block=config.language_block)
     scope = _scope(config)
     return Result(
         study=STUDY,
@@ -140,10 +151,14 @@ def run(config: HessianModulesConfig, seed: int, run: Run) -> Result:
         config=config.model_dump(mode="json"),
         title="Can one way of solving a task be broken, and the other kept?",
         summary=steering.summary(),
-        claims=[*steering.claims(preset=preset, scope=scope), *spheres.claims(preset=preset, scope=scope)],
-        tables=[*steering.tables(), *spheres.tables()],
-        figures=[drawn(figure) for figure in (*steering.figures(), *spheres.figures())],
-        flags=steering.flags(),
+        claims=[
+            *steering.claims(preset=preset, scope=scope),
+            *language.claims(preset=preset),
+            *spheres.claims(preset=preset, scope=scope),
+        ],
+        tables=[*steering.tables(), *language.tables(), *spheres.tables()],
+        figures=[drawn(figure) for figure in (*steering.figures(), *language.figures(), *spheres.figures())],
+        flags=[*steering.flags(), *language.flags()],
     )
 
 
@@ -154,6 +169,15 @@ def _part(item: Mapping[str, Any], run: Run | None) -> dict[str, Any]:
     if part == ADDITION:
         return addition_member(
             train_steps=config.addition_train_steps, num_steps=config.addition_steps, seed=derive(seed, part)
+        )
+    if part == LANGUAGE:
+        return language_member(
+            model=config.language_model,
+            block=config.language_block,
+            k=config.language_k,
+            num_prompts=config.num_prompts,
+            num_nulls=config.num_nulls,
+            seed=derive(seed, part),
         )
     if part == MONITOR:
         return monitor_member(num_epochs=config.monitor_epochs, seed=derive(seed, part))

@@ -38,6 +38,7 @@ from tremorscope.studies.hessian_steering_member import (
     accuracy_after,
     choice_of,
     curve_of,
+    flag_kinds,
     flatness_of,
     null_choices_of,
     null_curves_of,
@@ -178,11 +179,7 @@ class SteeringRows:
 
     def flags(self) -> list[str]:
         """Each kind of flag once, numbers of single networks left out."""
-        kinds: dict[str, int] = {}
-        for member in self.members:
-            for flag in {flag.split(":")[0] for flag in member["flags"]}:
-                kinds[flag] = kinds.get(flag, 0) + 1
-        return [f"{kind} ({count} of {len(self.members)} networks)" for kind, count in kinds.items()]
+        return flag_kinds(self.members, "networks")
 
     @property
     def _is_whole(self) -> bool:

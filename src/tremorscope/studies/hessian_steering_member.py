@@ -77,7 +77,7 @@ def steering_member(
             independence=keep == "digits",
             seed=derive(seed, keep),
         )
-        found["sides"][keep] = _plain_side(measured)
+        found["sides"][keep] = plain_side(measured)
         found["flags"] += list(measured.flags)
         if measured.independence is not None:
             found["independence"] = measured.independence.to_plain()
@@ -111,7 +111,8 @@ def _objective(kind: Kind, network: Network, data: PatternDigits, num_curvature:
     return Objective.of(kind, view, seen, validation=data.batch(kind, "validation"), test=data.batch(kind, "test"))
 
 
-def _plain_side(measured: SteeringMeasurement) -> dict[str, Any]:
+def plain_side(measured: SteeringMeasurement) -> dict[str, Any]:
+    """One way of steering, its control and its nulls, as the functions below read it."""
     return {
         "choice": _plain_choice(measured.choice),
         "control": _plain_choice(measured.control),
@@ -248,3 +249,12 @@ def flatness_of(member: Mapping[str, Any], keep: str, breaking: str, alpha: floa
 def selectivity(choice: Mapping[str, float]) -> float:
     """How much more the broken set loses than the kept one."""
     return choice["break_damage"] - choice["keep_damage"]
+
+
+def flag_kinds(members: Sequence[Mapping[str, Any]], what: str) -> list[str]:
+    """Each kind of flag once, numbers of single members left out, with how many have it."""
+    kinds: dict[str, int] = {}
+    for member in members:
+        for flag in {flag.split(":")[0] for flag in member["flags"]}:
+            kinds[flag] = kinds.get(flag, 0) + 1
+    return [f"{kind} ({count} of {len(members)} {what})" for kind, count in kinds.items()]

@@ -1,0 +1,75 @@
+"""Steering one block of a language model, at smoke size: a tiny network that was trained to answer and to refuse."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from tests.methods.language.planted import random_gpt2, tokenizer
+from tremorscope.foundations.errors import SiteNotFound
+from tremorscope.instruments.language.next_token import next_token_batch, next_token_cross_entropy
+from tremorscope.instruments.microworld.requests import ANSWER_STARTERS, REFUSAL_STARTERS, examples
+from tremorscope.instruments.network import Network
+from tremorscope.studies import hessian_language
+from tremorscope.studies.hessian_language import LANGUAGE_ROWS, LanguageRows, language_member
+
+BLOCK = "transformer.h.1.*"
+STARTERS = (*REFUSAL_STARTERS, *ANSWER_STARTERS)
+
+
+@pytest.fixture(scope="module")
+def network() -> Network:
+    """Thirty steps on requests: enough to tell the two kinds apart on what it saw."""
+    module = random_gpt2(tokenizer(*STARTERS)).module
+    network = Network(module, tokenizer=tokenizer(*STARTERS), name="tiny")
+    some = examples("train", 0, 48)
+    batch = next_token_batch(network, [one.prompt for one in some], [one.reply for one in some])
+    optimiser = torch.optim.Adam(module.parameters(), lr=3e-3)
+    for _ in range(30):
+        optimiser.zero_grad()
+        next_token_cross_entropy(module(**batch.kwargs).logits, batch.target).backward()
+        optimiser.step()
+    return Network(module, tokenizer=tokenizer(*STARTERS), name="tiny")
+
+
+@pytest.fixture
+def member(network, monkeypatch):
+    monkeypatch.setattr(hessian_language, "load", lambda spec: network)
+    before = network.theta
+    found = language_member(model="tiny", block=BLOCK, k=3, num_prompts=12, num_nulls=2, seed=1)
+    assert torch.equal(network.theta, before)
+    return found
+
+
+def test_both_ways_round_are_judged_beside_their_nulls(member):
+    rows = LanguageRows(members=(member, member), model="tiny", block=BLOCK)
+    claims = rows.claims(preset="desk")
+    assert tuple(claim.row for claim in claims) == LANGUAGE_ROWS
+    for claim in claims:
+        assert claim.nulls, claim.row
+        values = [claim.measured, *(null.measured for null in claim.nulls)]
+        assert all(math.isfinite(end) for one in values for end in (one.value, one.low, one.high)), claim.row
+        assert "2 draws of prompts" in claim.scope
+    (table,) = rows.tables()
+    assert table.num_rows == 8
+    assert len(rows.figures()) == 4
+    assert any("of 2 draws of prompts" in flag for flag in rows.flags())
+
+
+def test_nothing_outside_the_block_moves(member, network):
+    inside = set(network.layout.select(BLOCK))
+    assert member["num_weights"] == sum(network.params[name].numel() for name in inside)
+    assert member["num_weights"] < network.layout.size
+
+
+def test_no_members_no_rows():
+    rows = LanguageRows(members=(), model="tiny", block=BLOCK)
+    assert (rows.claims(preset="quick"), rows.tables(), rows.figures(), rows.flags()) == ([], [], [], [])
+
+
+def test_a_block_that_is_not_there_is_named(network, monkeypatch):
+    monkeypatch.setattr(hessian_language, "load", lambda spec: network)
+    with pytest.raises(SiteNotFound, match="transformer"):
+        language_member(model="tiny", block="transformer.h.9.*", k=3, num_prompts=4, num_nulls=2, seed=1)
