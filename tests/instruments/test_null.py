@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.instruments.language.tiny_models import gpt2, llama, mamba
 from tremorscope.foundations.errors import BadInput
 from tremorscope.instruments.network import Network
 from tremorscope.instruments.null import (
@@ -18,7 +19,7 @@ from tremorscope.instruments.null import (
 )
 from tremorscope.instruments.operators import Dense
 from tremorscope.instruments.optimisers import sgd
-from tremorscope.instruments.task import Task, digits
+from tremorscope.instruments.task import Batch, Task, digits
 from tremorscope.instruments.trainer import Trainer
 
 
@@ -211,6 +212,33 @@ def test_untrained_without_a_recipe_is_initialised_anew():
     assert twin.dtype == torch.float64
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
     assert torch.equal(torch.random.get_rng_state(), state)
+
+
+class Wrapped(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.model, self.head = gpt2(), nn.Linear(3, 3)
+
+    def forward(self, tokens):
+        return self.model(tokens).logits
+
+
+@pytest.mark.parametrize("family", [gpt2, llama, mamba, Wrapped])
+def test_models_of_transformers_are_made_anew_from_their_configuration(family):
+    module = family()
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.fill_(7.0)
+    state = torch.random.get_rng_state()
+    network = Network(module)
+    twin, again, other = untrained(network), untrained(network), untrained(network, seed=1)
+    assert torch.equal(twin.theta, again.theta)
+    assert not torch.equal(twin.theta, other.theta)
+    assert not bool((twin.theta == 7).any())
+    assert bool((network.theta == 7).all())
+    assert torch.equal(torch.random.get_rng_state(), state)
+    tokens = Batch((torch.tensor([[1, 2, 3]]),), {}, None)
+    assert twin.apply(twin.theta, tokens).isfinite().all()
 
 
 def test_untrained_refuses_layers_that_cannot_start_anew():

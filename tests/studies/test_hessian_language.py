@@ -34,11 +34,12 @@ def network() -> Network:
     return Network(module, tokenizer=tokenizer(*STARTERS), name="tiny")
 
 
-@pytest.fixture
-def member(network, monkeypatch):
-    monkeypatch.setattr(hessian_language, "load", lambda spec: network)
+@pytest.fixture(scope="module")
+def member(network):
     before = network.theta
-    found = language_member(model="tiny", block=BLOCK, k=3, num_prompts=12, num_nulls=2, seed=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hessian_language, "load", lambda spec: network)
+        found = language_member(model="tiny", block=BLOCK, k=3, num_prompts=12, num_nulls=2, seed=1)
     assert torch.equal(network.theta, before)
     return found
 

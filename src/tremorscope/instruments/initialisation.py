@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import sys
 from collections.abc import Callable
 from typing import Literal
 
@@ -82,7 +83,8 @@ def expected_norm(network: Network, scheme: Scheme = "xavier") -> float:
 def reset_module(module: nn.Module, name: str, *, seed: int) -> nn.Module:
     """A copy of a module on the CPU, initialised anew by its layers' own `reset_parameters`.
 
-    Neither the module nor the global random state is touched.
+    A model of transformers, whose layers have none, is made anew from its configuration. Neither the module nor the
+    global random state is touched.
 
     Raises:
         BadInput: If a layer with parameters of its own cannot initialise itself.
@@ -91,7 +93,14 @@ def reset_module(module: nn.Module, name: str, *, seed: int) -> nn.Module:
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         # Not torch.manual_seed: that would reseed accelerators too, which nobody would put back.
         torch.random.set_rng_state(torch.Generator().manual_seed(seed).get_state())
+        remade: tuple[str, ...] = ()
         for path, part in fresh.named_modules(prefix=name):
+            if path.startswith(remade):
+                continue
+            if _is_pretrained_model(part):
+                part.load_state_dict(type(part)(copy.deepcopy(part.config)).state_dict())
+                remade += (f"{path}.",)
+                continue
             reset = getattr(part, "reset_parameters", None) or getattr(part, "_reset_parameters", None)
             if callable(reset):
                 reset()
@@ -103,6 +112,13 @@ def reset_module(module: nn.Module, name: str, *, seed: int) -> nn.Module:
                     remedy="Pass the starting weights: Network(module, initial=theta0).",
                 )
     return fresh
+
+
+def _is_pretrained_model(module: nn.Module) -> bool:
+    """Whether it is a whole model of transformers, which is not imported for the question."""
+    transformers = sys.modules.get("transformers")
+    written_there = any(base.__module__.startswith("transformers.") for base in type(module).__mro__)
+    return transformers is not None and written_there and isinstance(module, transformers.PreTrainedModel)
 
 
 def _own(network: Network, initialiser: Initialiser, seed: int) -> Tensor:
