@@ -9,6 +9,7 @@ from tests.instruments.language.tiny_models import Bigrams, bigrams, tiny, tiny_
 from tremorscope.foundations.errors import BadInput
 from tremorscope.instruments.language import scoring
 from tremorscope.instruments.language.encode import encode
+from tremorscope.instruments.language.generation import generate
 from tremorscope.instruments.language.scoring import (
     all_hidden_states,
     continuation_log_probs,
@@ -24,7 +25,7 @@ from tremorscope.instruments.task import Batch
 
 PROMPTS = ["one two three", "four", "five six", "seven eight nine ten eleven", "twelve one"]
 CONTINUATIONS = [" four", " five six seven", " one one", " two", " three four five"]
-NAMES = ["gpt2", "llama", "mamba"]
+NAMES = ["gpt2", "llama", "mamba", "rwkv"]
 
 
 def recurrent() -> Network:
@@ -48,6 +49,17 @@ def slow_continuation(network: Network, prompt: str, continuation: str) -> tuple
     places = range(start, len(tokens))
     total = sum(float(told[place - 1, tokens[place]]) for place in places)
     return total, all(int(told[place - 1].argmax()) == tokens[place] for place in places)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_prompts_of_one_token_do_not_feel_each_other(name):
+    network = tiny(name, begin=False)
+    prompts = ["four", "one", "nine"]
+    alone = torch.cat([next_token_logits(network, [prompt]) for prompt in prompts])
+    torch.testing.assert_close(next_token_logits(network, prompts), alone, rtol=1e-4, atol=1e-5)
+    assert generate(network, prompts, max_new_tokens=4) == [
+        generate(network, [prompt], max_new_tokens=4)[0] for prompt in prompts
+    ]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -92,7 +104,9 @@ def test_options_are_scored_like_continuations(last):
 
 def test_single_tokens_take_one_pass(monkeypatch):
     network, seen = tiny("gpt2"), []
-    monkeypatch.setattr(scoring, "encode", lambda one, texts: (seen.extend(texts), encode(one, texts))[1])
+    monkeypatch.setattr(
+        scoring, "encode", lambda one, texts, **more: (seen.extend(texts), encode(one, texts, **more))[1]
+    )
     score_options(network, PROMPTS, [(" one", " two")] * 5)
     assert sorted(seen) == sorted(PROMPTS)
     seen.clear()
@@ -105,7 +119,9 @@ def test_small_memory_changes_nothing_but_the_batches(monkeypatch):
     before = continuation_log_probs(network, PROMPTS, CONTINUATIONS), next_token_logits(network, PROMPTS)
     sizes = []
     monkeypatch.setattr(scoring, "LARGEST_LOGITS", 4 * 15)
-    monkeypatch.setattr(scoring, "encode", lambda one, texts: (sizes.append(len(texts)), encode(one, texts))[1])
+    monkeypatch.setattr(
+        scoring, "encode", lambda one, texts, **more: (sizes.append(len(texts)), encode(one, texts, **more))[1]
+    )
     after = continuation_log_probs(network, PROMPTS, CONTINUATIONS), next_token_logits(network, PROMPTS)
     assert max(sizes) <= 4
     assert len(sizes) > 4

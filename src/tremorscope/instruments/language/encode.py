@@ -17,13 +17,15 @@ from tremorscope.instruments.task import Batch
 UNBOUNDED = 1 << 30  # what tokenizers hold for "no limit" is larger still
 
 
-def encode(network: Network, texts: Sequence[str], *, padding_side: Literal["left", "right"] = "right") -> Batch:
+def encode(
+    network: Network, texts: Sequence[str], *, padding_side: Literal["left", "right"] = "right", at_least: int = 1
+) -> Batch:
     """Texts as one batch of tokens, with the special tokens that the tokenizer adds, on the network's device.
 
     `kwargs` holds `input_ids` and `attention_mask`, both integers of shape (texts, longest). The tokenizer needs no pad
     token: what stands in the padding is masked. With padding on the left there are `position_ids` too where the module
     takes them, so that a text has the positions it has alone; where it does not (most recurrent models), the texts
-    should be of one length, as the padding is read like text.
+    should be of one length, as the padding is read like text. `at_least` is the least length of the batch.
 
     >>> from types import SimpleNamespace
     >>> letters = lambda texts, **_: {"input_ids": [[ord(letter) - 97 for letter in text] for text in texts]}
@@ -38,7 +40,7 @@ def encode(network: Network, texts: Sequence[str], *, padding_side: Literal["lef
     if padding_side not in ("left", "right"):
         raise BadInput("padding_side", got=padding_side, wanted="'left' or 'right'")
     rows = token_rows(network, texts)
-    longest = max(map(len, rows))
+    longest = max(at_least, *map(len, rows))
     tokens = torch.full((len(rows), longest), _filler(network.tokenizer), dtype=torch.int64)
     mask = torch.zeros_like(tokens)
     for index, row in enumerate(rows):

@@ -176,7 +176,8 @@ def _batches(lengths: list[int], batch_size: int, *, mixed: bool) -> Iterator[li
     order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
     for _, group in groupby(order, key=lambda index: 0 if mixed else lengths[index]):
         held = list(group)
-        yield from (held[start : start + batch_size] for start in range(0, len(held), batch_size))
+        size = batch_size if mixed or lengths[held[0]] > 1 else 1  # see MEMORIES: one token is a step of its own
+        yield from (held[start : start + size] for start in range(0, len(held), size))
 
 
 def _end_tokens(network: Network) -> set[int]:

@@ -36,7 +36,7 @@ def next_token_logits(
     """
     found: Tensor | None = None
     for chosen in _batches(list(map(len, token_rows(network, prompts))), batch_size, _vocabulary(network), network):
-        batch = encode(network, [prompts[index] for index in chosen])
+        batch = _read(network, [prompts[index] for index in chosen])
         kept, place = torch.unique(last_positions(batch), return_inverse=True)
         logits = _logits(network, batch, kept)[torch.arange(len(chosen), device=place.device), place].float()
         found = logits.new_empty(len(prompts), logits.shape[-1]) if found is None else found
@@ -177,7 +177,7 @@ def all_hidden_states(
     """
     found: list[Tensor] = []
     for chosen in _batches(list(map(len, token_rows(network, prompts))), batch_size, 1, network):
-        batch = encode(network, [prompts[index] for index in chosen])
+        batch = _read(network, [prompts[index] for index in chosen])
         kwargs = {**batch.kwargs, "output_hidden_states": True}
         try:
             with torch.no_grad():
@@ -218,7 +218,7 @@ def _continued(
     likeliest = torch.ones(len(texts), dtype=torch.bool, device=network.device)
     widths = [len(inside) - start for inside, start in zip(tokens, starts, strict=True)]
     for chosen in _batches(list(map(len, tokens)), batch_size, _vocabulary(network), network, widths):
-        batch = encode(network, [texts[index] for index in chosen])
+        batch = _read(network, [texts[index] for index in chosen])
         first = min(starts[index] for index in chosen) - 1
         kept = torch.arange(first, max(len(tokens[index]) for index in chosen) - 1, device=network.device)
         logits = _logits(network, batch, kept)
@@ -290,6 +290,11 @@ def _logits(network: Network, batch: Batch, kept: Integer[Tensor, " kept"]) -> F
             asked = Batch(batch.args, {**batch.kwargs, "logits_to_keep": kept}, None)
             return network.apply(network.params, asked)
         return network.apply(network.params, batch)[:, kept]
+
+
+def _read(network: Network, texts: Sequence[str]) -> Batch:
+    """Never a single column for recurrent models: RWKV takes that for a step of one text (as of transformers 5.23)."""
+    return encode(network, texts, at_least=1 if takes(network, "position_ids") else 2)
 
 
 def _vocabulary(network: Network) -> int:
