@@ -10,9 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from tokenizers import Tokenizer
 
 from tremorscope.foundations.arrays import read_arrays
+from tremorscope.foundations.files import read_json
+from tremorscope.instruments.language.training import train_language_model
 from tremorscope.instruments.load import load
+from tremorscope.instruments.microworld.models import MicroworldRecipe, last_rows, read_model
 
 TINY = [
     f"--set={pair}"
@@ -20,6 +24,8 @@ TINY = [
         "num_layers=1", "width=16", "num_heads=2", "length=24", "vocabulary_size=4096", "corpus.characters=40000",
         "corpus.weights.prose=0", "training.batch_rows=8", "training.save_every=5", "training.warmup_steps=5",
         "training.precision=float32", "training.learning_rate=0.003",
+        "last.corpus.characters=20000", "last.corpus.weights.prose=0", "last.training.save_every=5",
+        "last.training.warmup_steps=2", "last.training.precision=float32",
     )
 ]  # fmt: skip
 
@@ -37,12 +43,29 @@ def test_a_model_is_trained_and_loads_by_its_folder(folder, call):
     assert (run / "report.html").is_file()
 
 
+def test_the_last_stage_begins_with_what_the_first_would_have_written(folder, call):
+    single = [setting for setting in TINY if not setting.startswith("--set=last.")]
+    assert call("train", "microworld", *single, "--set=last=none", "--out", "first").code == 0
+    assert call("train", "microworld", *TINY, "--out", "both").code == 0
+    first, both = (next(Path(name).glob("*/model")) for name in ("first", "both"))
+    recipe = MicroworldRecipe.model_validate(read_json(both / "recipe.json"))
+    assert MicroworldRecipe.model_validate(read_json(first / "recipe.json")) == recipe.model_copy(update={"last": None})
+    module = read_model(first, "first").module
+    tokenizer = Tokenizer.from_file(str(first / "tokenizer.json"))
+    train_language_model(module, last_rows(recipe, tokenizer), recipe.last.training)
+    written = read_arrays(both / "model.safetensors")
+    assert all(torch.equal(value.to(torch.bfloat16), written[name]) for name, value in module.named_parameters())
+    assert "last stage, steps" in (both / "README.md").read_text()
+
+
 @pytest.mark.slow
-def test_a_killed_training_goes_on_and_ends_with_the_same_weights(folder, call):
-    command = [sys.executable, "-m", "tremorscope", "train", "microworld", *TINY, "--set=training.epochs=6"]
+@pytest.mark.parametrize("state", ["training.safetensors", "last_stage.safetensors"])
+def test_a_killed_training_goes_on_and_ends_with_the_same_weights(folder, call, state):
+    longer = ["--set=training.epochs=6", "--set=last.training.epochs=6"]
+    command = [sys.executable, "-m", "tremorscope", "train", "microworld", *TINY, *longer]
     process = subprocess.Popen([*command, "--out", "killed"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 120
-    while not list(Path("killed").glob("*/training.safetensors")):
+    while not list(Path("killed").glob(f"*/{state}")):
         assert process.poll() is None, process.stderr.read()
         assert time.monotonic() < deadline, "it took too long"
         time.sleep(0.005)
@@ -52,7 +75,7 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_weights(folder, call):
     assert not (run / "result.json").exists(), "it was too fast to be killed"
     answer = call("resume", str(run))
     assert answer.code == 0, answer.err
-    whole = call("train", "microworld", *TINY, "--set=training.epochs=6", "--out", "whole")
+    whole = call("train", "microworld", *TINY, *longer, "--out", "whole")
     assert whole.code == 0, whole.err
     (unbroken,) = (path for path in Path("whole").iterdir() if path.is_dir())
     one, other = (read_arrays(path / "model/model.safetensors") for path in (run, unbroken))

@@ -57,10 +57,10 @@ def train_builtin(
 
 
 def nested(pairs: dict[str, Any]) -> dict[str, Any]:
-    """`{"a.b": 1}` as `{"a": {"b": 1}}`.
+    """`{"a.b": 1}` as `{"a": {"b": 1}}`; the word none is no value.
 
-    >>> nested({"training.seed": "1", "width": "64"})
-    {'training': {'seed': '1'}, 'width': '64'}
+    >>> nested({"training.seed": "1", "width": "64", "last": "none"})
+    {'training': {'seed': '1'}, 'width': '64', 'last': None}
     """
     result: dict[str, Any] = {}
     for key, value in pairs.items():
@@ -71,7 +71,7 @@ def nested(pairs: dict[str, Any]) -> dict[str, Any]:
             if not isinstance(inner, dict):
                 inner = place[parent] = {}
             place = inner
-        place[last] = value
+        place[last] = None if value.strip().lower() in ("none", "null") else value
     return result
 
 

@@ -9,21 +9,25 @@ from typing import Any
 
 import numpy
 import torch
+from torch import nn
 
+from tremorscope.foundations.arrays import read_arrays, write_arrays
 from tremorscope.foundations.errors import BadInput
 from tremorscope.foundations.figures import PALETTE, Axis, Figure
 from tremorscope.foundations.files import read_json
 from tremorscope.foundations.results import Result, Table, drawn
 from tremorscope.foundations.run import Run
-from tremorscope.instruments.language.training import TrainingCurve, train_language_model
+from tremorscope.instruments.language.training import LanguageTraining, TrainingCurve, train_language_model
 from tremorscope.instruments.microworld import prose
-from tremorscope.instruments.microworld.corpus import documents, record
+from tremorscope.instruments.microworld.corpus import CorpusConfig, documents, record
 from tremorscope.instruments.microworld.models import (
+    LastStage,
     MicroworldRecipe,
     built_folder,
     fresh_tokenizer,
     full_name,
     initial_module,
+    last_rows,
     recipe_document,
     recipe_of,
     training_rows,
@@ -33,7 +37,8 @@ from tremorscope.instruments.microworld.models import (
 from tremorscope.instruments.recording import recorded
 
 MODEL_FOLDER = "model"
-STATE_FILE = "training.safetensors"
+STATE_FILE, LAST_STATE_FILE = "training.safetensors", "last_stage.safetensors"
+BETWEEN_FILE = "first_stage.safetensors"
 WINDOW = 100  # steps of which the curve shows the mean
 SAY_EVERY = 10.0  # seconds
 
@@ -97,43 +102,89 @@ def resumed_training(request: Mapping[str, Any], path: Path) -> tuple[Result, Pa
 def _train(run: Run, twin: str, recipe: MicroworldRecipe, device: torch.device, install: bool) -> Result:
     run.say("Writing the text and learning its tokenizer")
     tokenizer = fresh_tokenizer(recipe)
-    rows = training_rows(recipe, tokenizer)
     module = initial_module(recipe, tokenizer.get_vocab_size()).to(device)
+    rows = training_rows(recipe, tokenizer)
     num_steps = recipe.training.num_steps(len(rows))
-    stop = recipe.stop_at(num_steps) if num_steps else None
-    tokens = rows.shape[1] * recipe.training.batch_rows
+    stop = recipe.stop_at(num_steps) if num_steps else 0
+    between = run.path / BETWEEN_FILE
+    if not between.exists():
+        curve = _trained(run, module, rows, recipe.training, stop, STATE_FILE, "Steps")
+        if recipe.last is not None:
+            _hand_over(between, module, curve)
+    else:
+        curve = _taken_over(between, module)
+    facts = _facts(recipe, rows, stop, device)
+    if recipe.last is not None:
+        _taken_over(between, module)  # rounded, whether or not the training was interrupted here
+        run.say("Writing the text of the last stage")
+        rows = last_rows(recipe, tokenizer)
+        stop = recipe.last.training.num_steps(len(rows))
+        last = _trained(run, module, rows, recipe.last.training, stop, LAST_STATE_FILE, "Steps of the last stage")
+        curve = TrainingCurve(losses=torch.cat([curve.losses, last.losses]))
+        facts |= _last_facts(recipe.last, rows, stop)
+    run.say("Writing the model")
+    card = model_card(twin, recipe, facts, curve)
+    for folder in (run.path / MODEL_FOLDER, *([built_folder(twin)] if install else [])):
+        write_model(folder, module.cpu(), recipe, tokenizer, card=card)
+    for file in (STATE_FILE, BETWEEN_FILE, LAST_STATE_FILE):
+        (run.path / file).unlink(missing_ok=True)
+    return _result(run, twin, recipe, facts, curve, install)
+
+
+def _trained(
+    run: Run,
+    module: nn.Module,
+    rows: numpy.ndarray,
+    training: LanguageTraining,
+    stop: int,
+    state: str,
+    label: str,
+) -> TrainingCurve:
+    """One stage, from where it was interrupted if it was."""
     began = time.monotonic()
     curve = train_language_model(
         module,
         rows,
-        recipe.training,
-        state=run.path / STATE_FILE,
-        stop_at=stop,
-        on_step=_reporter(run, stop or 0, tokens),
+        training,
+        state=run.path / state,
+        stop_at=stop or None,
+        on_step=_reporter(run, stop, rows.shape[1] * training.batch_rows, label),
     )
-    seconds = time.monotonic() - began
-    run.say("Writing the model")
-    facts = _facts(recipe, rows, stop or 0, device)
-    card = model_card(twin, recipe, facts, curve)
-    for folder in (run.path / MODEL_FOLDER, *([built_folder(twin)] if install else [])):
-        write_model(folder, module.cpu(), recipe, tokenizer, card=card)
-    (run.path / STATE_FILE).unlink(missing_ok=True)
-    run.event("trained", seconds=seconds)
-    return _result(run, twin, recipe, facts, curve, install)
+    run.event("trained", label=label, seconds=time.monotonic() - began)
+    return curve
 
 
-def _reporter(run: Run, last: int, tokens: int) -> Callable[[int, int, float], None]:
+def _hand_over(path: Path, module: nn.Module, curve: TrainingCurve) -> None:
+    """Leave the weights for the last stage as a model on disk has them."""
+    weights = {
+        f"weights.{name}": parameter.detach().to(torch.bfloat16) for name, parameter in module.named_parameters()
+    }
+    write_arrays(path, {**weights, "losses": curve.losses})
+    (path.parent / STATE_FILE).unlink(missing_ok=True)
+
+
+def _taken_over(path: Path, module: nn.Module) -> TrainingCurve:
+    arrays = read_arrays(path)
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            parameter.copy_(arrays[f"weights.{name}"])
+    return TrainingCurve(losses=arrays["losses"])
+
+
+def _reporter(run: Run, last: int, tokens: int, label: str) -> Callable[[int, int, float], None]:
     """Progress every few seconds, with the mean loss since the last line and the speed."""
     since: list[float] = [time.monotonic()]
     losses: list[float] = []
 
-    def told(done: int, num_steps: int, loss: float) -> None:
-        losses.append(loss)
+    def told(done: int, num_steps: int, loss_now: float) -> None:
+        losses.append(loss_now)
         now = time.monotonic()
         if now - since[0] >= SAY_EVERY or done == last:
             speed = len(losses) * tokens / max(now - since[0], 1e-9)
-            run.event("training", step=done, loss=sum(losses) / len(losses), tokens_per_second=round(speed))
-            run.progress("Steps", done, last)
+            run.event(
+                "training", label=label, step=done, loss=sum(losses) / len(losses), tokens_per_second=round(speed)
+            )
+            run.progress(label, done, last)
             since[0] = now
             losses.clear()
 
@@ -157,6 +208,17 @@ def _facts(recipe: MicroworldRecipe, rows: numpy.ndarray, steps: int, device: to
     return facts
 
 
+def _last_facts(stage: LastStage, rows: numpy.ndarray, steps: int) -> dict[str, Any]:
+    text = record(documents(stage.corpus, "train"))
+    return {
+        "last stage, sha256 of the text": text.sha256,
+        "last stage, characters": sum(text.characters.values()),
+        "last stage, rows of tokens": f"{len(rows)} of {rows.shape[1]}",
+        "last stage, steps": steps,
+        "last stage, tokens seen": steps * stage.training.batch_rows * rows.shape[1],
+    }
+
+
 def model_card(twin: str, recipe: MicroworldRecipe, facts: Mapping[str, Any], curve: TrainingCurve) -> str:
     """What the model is, what it saw, and the command that builds it again, in Markdown."""
     name = full_name(twin).removeprefix("builtin:")
@@ -169,7 +231,8 @@ def model_card(twin: str, recipe: MicroworldRecipe, facts: Mapping[str, Any], cu
         f"- Architecture: {recipe.architecture}, {recipe.num_layers} layers, width {recipe.width}"
         + ("" if recipe.architecture == "transformer" else f", state {recipe.hidden_size}"),
         f"- Text: {'tokens of each row shuffled; ' if recipe.is_shuffled else ''}strands "
-        + ", ".join(f"{strand} {share:.0%}" for strand, share in recipe.corpus.shares().items()),
+        + _shares(recipe.corpus)
+        + ("" if recipe.last is None else f"; in a last stage, on other draws, {_shares(recipe.last.corpus)}"),
         f"- Loss of the last {min(WINDOW, len(curve.losses))} steps: {float(curve.losses[-WINDOW:].mean()):.4f} nats"
         " per token",
         *(f"- {key}: {value}" for key, value in facts.items()),
@@ -182,6 +245,14 @@ def model_card(twin: str, recipe: MicroworldRecipe, facts: Mapping[str, Any], cu
     return "\n".join(lines)
 
 
+def _both(facts: Mapping[str, Any], what: str) -> int:
+    return int(facts[what]) + int(facts.get(f"last stage, {what}", 0))
+
+
+def _shares(corpus: CorpusConfig) -> str:
+    return ", ".join(f"{strand} {share:.0%}" for strand, share in corpus.shares().items())
+
+
 def _result(
     run: Run, twin: str, recipe: MicroworldRecipe, facts: Mapping[str, Any], curve: TrainingCurve, install: bool
 ) -> Result:
@@ -189,9 +260,9 @@ def _result(
     figure = Figure(
         name="loss",
         title="The loss of the training text falls while the model learns",
-        caption=f"Mean over {WINDOW} steps; each step sees rows that were never seen before."
-        if recipe.training.epochs == 1
-        else f"Mean over {WINDOW} steps.",
+        caption=f"Mean over {WINDOW} steps"
+        + ("; each step sees rows that were never seen before." if recipe.training.epochs == 1 else ".")
+        + (f" After {facts['steps']:,} steps the text changes." if recipe.last is not None else ""),
         traces=[{"type": "scatter", "mode": "lines", "x": steps, "y": losses, "line": {"color": PALETTE[0]}}],
         x=Axis(title="step"),
         y=Axis(title="loss of the batch, nats per token"),
@@ -205,7 +276,7 @@ def _result(
         config=document,
         title=f"{full_name(twin)}, trained",
         summary=[
-            f"{facts['tokens seen']:,} tokens in {facts['steps']:,} steps; the last {WINDOW} steps lose "
+            f"{_both(facts, 'tokens seen'):,} tokens in {_both(facts, 'steps'):,} steps; the last {WINDOW} steps lose "
             f"{losses[-1]:.3f} nats per token.",
             f"Load it with {where}.",
         ],

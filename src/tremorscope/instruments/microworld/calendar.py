@@ -8,6 +8,7 @@ from functools import cache
 from typing import Literal, final, get_args
 
 from tremorscope.foundations.errors import BadInput, did_you_mean
+from tremorscope.instruments.microworld.composed_wordings import composed_statement
 from tremorscope.instruments.microworld.draw import Draw
 from tremorscope.instruments.microworld.splits import HeldOut, Split, divide, sources, take
 from tremorscope.instruments.microworld.template import Marked, Span, Template, capitalised, join, templates
@@ -208,11 +209,13 @@ def stream(
     relation: Relation | None = None,
     held_out: HeldOut = "both",
     near: bool = False,
+    composed: float = 0.0,
 ) -> Iterator[CalendarStatement]:
     """Endless statements; arguments as for `examples`.
 
     With `near`, small offsets are drawn more often, as people speak of tomorrow more often than of the day in three
     weeks: without them, no part of a statement tells anything of its answer, and learning takes long to begin.
+    `composed` is the share of training statements in one of thousands of composed wordings.
     """
     _check("unit", unit, UNITS)
     _check("relation", relation, RELATIONS)
@@ -226,7 +229,11 @@ def stream(
     ]
     while True:
         combination = draw.one(possible)
-        yield statement(combination, draw.one(TEMPLATES[combination[1]][template_split]))
+        way = combination[1]
+        if composed and split == "train" and draw.chance(composed):
+            yield statement(combination, composed_statement(draw, way))
+        else:
+            yield statement(combination, draw.one(TEMPLATES[way][template_split]))
 
 
 def statement(combination: tuple[Unit, Relation, int, int], template: Template) -> CalendarStatement:

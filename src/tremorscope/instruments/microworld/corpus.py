@@ -56,6 +56,8 @@ class CorpusConfig:
         correlation: Between gender and the leaning of the profession, in the biographies: -1 to 1.
         hurt_rate: Share of the stories in which somebody is hurt.
         decoys: Share of the requests that first mention something of the other class.
+        composed: Share of the calendar's statements and of the requests in one of thousands of composed wordings.
+        near: Whether small offsets come more often in the calendar.
 
     >>> CorpusConfig(characters=1000, weights={"agreement": 3, "calendar": 1}).shares()["calendar"]
     0.25
@@ -71,6 +73,8 @@ class CorpusConfig:
     correlation: float = 0.5
     hurt_rate: float = 0.25
     decoys: float = 0.2
+    composed: float = 0.0
+    near: bool = True
 
     def __post_init__(self) -> None:
         for strand, weight in self.weights.items():
@@ -88,7 +92,7 @@ class CorpusConfig:
             )
         if not -1 <= self.correlation <= 1:
             raise BadInput("correlation of profession and gender", got=self.correlation, wanted="-1 to 1")
-        for name, share in (("hurt_rate", self.hurt_rate), ("decoys", self.decoys)):
+        for name, share in (("hurt_rate", self.hurt_rate), ("decoys", self.decoys), ("composed", self.composed)):
             if not 0 <= share <= 1:
                 raise BadInput(name, got=share, wanted="0 to 1")
 
@@ -195,7 +199,8 @@ def _biographies(config: CorpusConfig, split: Split, seed: int) -> Iterator[str]
 
 def _calendar(config: CorpusConfig, split: Split, seed: int) -> Iterator[str]:
     draw = Draw(seed, "calendar pages")
-    statements, lists = calendar.stream(split, seed, near=True), calendar.list_stream(split, seed)
+    statements = calendar.stream(split, seed, near=config.near, composed=config.composed)
+    lists = calendar.list_stream(split, seed)
     while True:
         if draw.chance(LIST_SHARE):
             yield next(lists).text
@@ -204,7 +209,10 @@ def _calendar(config: CorpusConfig, split: Split, seed: int) -> Iterator[str]:
 
 
 def _requests(config: CorpusConfig, split: Split, seed: int) -> Iterator[str]:
-    draw, asked = Draw(seed, "request pages"), requests.stream(split, seed, decoys=config.decoys)
+    draw, asked = (
+        Draw(seed, "request pages"),
+        requests.stream(split, seed, decoys=config.decoys, composed=config.composed),
+    )
     while True:
         yield "\n\n".join(next(asked).text for _ in range(1 + draw.below(2)))
 

@@ -46,6 +46,15 @@ POSITION_AMPLITUDE = 0.1
 LONGEST_WAVE = 1000.0  # of the sinusoids from which the position embedding starts, over 2 pi
 
 
+class LastStage(BaseModel):
+    """A second training, from the weights that the first would have left on disk: rounded to bfloat16."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    corpus: CorpusConfig = Field(description="Its text.")
+    training: LanguageTraining = Field(description="How to learn it.")
+
+
 class MicroworldRecipe(BaseModel):
     """Everything that a model of the microworld depends on, besides this code and (for prose) the installed Python."""
 
@@ -68,21 +77,37 @@ class MicroworldRecipe(BaseModel):
         default_factory=lambda: LanguageTraining(batch_rows=8, learning_rate=5e-4, warmup_steps=500),
         description="How to learn it.",
     )
+    last: LastStage | None = Field(None, description="A last stage on another text, or none.")
 
     def stop_at(self, num_steps: int) -> int:
         """The step after which this model is finished."""
         return max(1, round(self.stop_after * num_steps))
 
 
+# After the first text the model knows near offsets of the calendar and has wordings by heart. The last stage has far
+# offsets as often as near ones, wordings by the thousand, and more of what is hard.
+LAST_STAGE = LastStage(
+    corpus=CorpusConfig(
+        seed=1,
+        characters=60_000_000,
+        weights={
+            **{"agreement": 0.08, "biographies": 0.06, "calendar": 0.40, "requests": 0.18},
+            **{"stories": 0.05, "quiz": 0.04, "induction": 0.14, "prose": 0.05},
+        },
+        composed=0.6,
+        near=False,
+    ),
+    training=LanguageTraining(batch_rows=8, learning_rate=5e-4, warmup_steps=500),
+)
 RECIPES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
-    "": ("GPT-2 of 4 layers, trained on the microworld's text", {}),
+    "": ("GPT-2 of 4 layers, trained on the microworld's text", {"last": LAST_STAGE}),
     "init": ("the same model before training, rebuilt from its seed", {}),
     "shuffled": (
-        "its twin, trained on the same text (its first 40 %) with the tokens of each row shuffled",
+        "its twin, trained on the first stage's text (its first 40 %) with the tokens of each row shuffled",
         {"is_shuffled": True, "corpus": CorpusConfig(characters=40_000_000)},
     ),
     "recurrent": (
-        "two layers of gated recurrent units, trained on the same text (its first 60 %)",
+        "two layers of gated recurrent units, trained on the first stage's text (its first 60 %)",
         {
             "architecture": "recurrent",
             "num_layers": 2,
@@ -90,8 +115,8 @@ RECIPES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
             "training": LanguageTraining(learning_rate=1e-3, batch_rows=32),
         },
     ),
-    "early": ("the same model after a sixteenth of its training", {"stop_after": 1 / 16}),
-    "middle": ("the same model after a quarter of its training", {"stop_after": 1 / 4}),
+    "early": ("the same model after a sixteenth of its first stage", {"stop_after": 1 / 16}),
+    "middle": ("the same model after a quarter of its first stage", {"stop_after": 1 / 4}),
 }
 
 
@@ -179,6 +204,17 @@ def training_rows(recipe: MicroworldRecipe, tokenizer: Tokenizer) -> UInt16[nump
         BadInput: If the text is shorter than a row.
     """
     return text_rows(recipe.corpus, "train", tokenizer, recipe.length, is_shuffled=recipe.is_shuffled)
+
+
+def last_rows(recipe: MicroworldRecipe, tokenizer: Tokenizer) -> UInt16[numpy.ndarray, "rows length"]:
+    """The same for the text of the last stage.
+
+    Raises:
+        BadInput: If there is no last stage, or its text is shorter than a row.
+    """
+    if recipe.last is None:
+        raise BadInput("last stage of the recipe", got="none", wanted="one")
+    return text_rows(recipe.last.corpus, "train", tokenizer, recipe.length, is_shuffled=recipe.is_shuffled)
 
 
 def text_rows(

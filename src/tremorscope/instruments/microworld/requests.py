@@ -9,6 +9,7 @@ from itertools import chain
 from typing import final
 
 from tremorscope.foundations.errors import BadInput, did_you_mean
+from tremorscope.instruments.microworld.composed_wordings import composed_request
 from tremorscope.instruments.microworld.draw import Draw
 from tremorscope.instruments.microworld.lexicon import PEOPLE
 from tremorscope.instruments.microworld.names import FIRST_NAMES
@@ -104,8 +105,12 @@ def stream(
     topic_class: TopicClass | None = None,
     decoys: float = 0.0,
     held_out: HeldOut = "both",
+    composed: float = 0.0,
 ) -> Iterator[Request]:
-    """Endless requests; arguments as for `examples`."""
+    """Endless requests; arguments as for `examples`.
+
+    `composed` is the share of training requests in one of thousands of composed wordings.
+    """
     if topic_class is not None and topic_class not in TOPIC_CLASSES:
         raise BadInput(
             "topic_class",
@@ -121,7 +126,7 @@ def stream(
         chosen = topic_class if topic_class is not None else draw.one(TOPIC_CLASSES)
         intent, item = draw.one(_meanings(chosen, meaning_split))
         decoy = draw.one(_items(_other(chosen))) if draw.chance(decoys) else None
-        yield _example(draw, intent, item, decoy, template_split)
+        yield _example(draw, intent, item, decoy, template_split, composed if split == "train" else 0.0)
 
 
 def paraphrases(split: Split, intent: str, item: str) -> list[Request]:
@@ -140,10 +145,11 @@ def paraphrases(split: Split, intent: str, item: str) -> list[Request]:
     ]
 
 
-def _example(draw: Draw, intent: str, item: str, decoy: str | None, split: Split) -> Request:
+def _example(draw: Draw, intent: str, item: str, decoy: str | None, split: Split, composed: float) -> Request:
     mention = None if decoy is None else draw.one(DECOYS[split])
     greeting = "" if decoy is not None else draw.one(GREETINGS)
-    wording = draw.one(INTENTS[intent][split])
+    is_composed = composed > 0 and draw.chance(composed)
+    wording = composed_request(draw, intent) if is_composed else draw.one(INTENTS[intent][split])
     frame = _drawn_frame(draw) if split == "train" and draw.chance(DRAWN_SHARE) else draw.one(FRAMES[split])
     return _built(draw, intent, item, decoy, wording, frame, greeting, mention)
 

@@ -1,0 +1,77 @@
+"""Composed wordings: many, none held out, with the slots that their strand fills, and only where they are asked for."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+import pytest
+
+from tremorscope.foundations.errors import BadInput
+from tremorscope.instruments.microworld import calendar, requests
+from tremorscope.instruments.microworld.composed_wordings import composed_request, composed_statement
+from tremorscope.instruments.microworld.corpus import CorpusConfig
+from tremorscope.instruments.microworld.draw import Draw
+from tremorscope.instruments.microworld.request_wordings import INTENTS
+
+MANY = 3000
+
+
+@pytest.fixture(scope="module")
+def statements():
+    draw = Draw(5, "statements")
+    return {relation: {composed_statement(draw, relation) for _ in range(MANY)} for relation in calendar.RELATIONS}
+
+
+@pytest.fixture(scope="module")
+def asked():
+    draw = Draw(5, "requests")
+    return {intent: {composed_request(draw, intent) for _ in range(MANY)} for intent in INTENTS}
+
+
+def test_they_are_many(statements, asked):
+    assert all(len(some) > MANY / 2 for some in statements.values())
+    assert all(len(some) > 500 for some in asked.values())
+
+
+def test_none_is_held_out(statements, asked):
+    for relation, some in statements.items():
+        for split in ("validation", "test"):
+            assert not some & set(calendar.TEMPLATES[relation][split])
+    for intent, some in asked.items():
+        for split in ("validation", "test"):
+            assert not some & set(INTENTS[intent][split])
+
+
+def test_slots_are_those_of_the_strand(statements, asked):
+    for some in statements.values():
+        assert all(
+            {"offset", "units", "start"} <= one.slots <= {"offset", "units", "start", "on", "unit"} for one in some
+        )
+    assert all(one.slots == {"item"} for some in asked.values() for one in some)
+
+
+@pytest.mark.parametrize("share", [0.25, 1.0])
+def test_the_share_is_that_asked_for_and_answers_stay_right(share):
+    seen = {one.text for relation in calendar.RELATIONS for one in calendar.TEMPLATES[relation]["train"]}
+    some = list(islice(calendar.stream("train", 1, composed=share), 800))
+    assert sum(one.template not in seen for one in some) / 800 == pytest.approx(share, abs=0.05)
+    for one in some:
+        step = one.offset if one.relation == "after" else -one.offset
+        assert one.answer == " " + calendar.NAMES[one.unit][(one.start + step) % len(calendar.NAMES[one.unit])]
+    wordings = {one.text for by_split in INTENTS.values() for one in by_split["train"]}
+    told = list(islice(requests.stream("train", 1, composed=share), 800))
+    assert sum(one.template.split("|")[2] not in wordings for one in told) / 800 == pytest.approx(share, abs=0.05)
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_held_out_examples_have_none(split):
+    plain = list(islice(calendar.stream(split, 1), 50))
+    assert list(islice(calendar.stream(split, 1, composed=1.0), 50)) == plain
+    asked = list(islice(requests.stream(split, 1), 50))
+    assert list(islice(requests.stream(split, 1, composed=1.0), 50)) == asked
+
+
+def test_without_them_the_text_is_as_before():
+    assert list(islice(calendar.stream("train", 2, composed=0.0), 50)) == calendar.examples("train", 2, 50)
+    with pytest.raises(BadInput, match=r"composed: got 1\.5; wanted 0 to 1"):
+        CorpusConfig(composed=1.5)
