@@ -7,8 +7,8 @@ from itertools import islice
 import pytest
 
 from tremorscope.foundations.errors import BadInput
-from tremorscope.instruments.microworld import calendar, requests
-from tremorscope.instruments.microworld.composed_wordings import composed_request, composed_statement
+from tremorscope.instruments.microworld import calendar, induction, requests
+from tremorscope.instruments.microworld.composed_wordings import composed_form, composed_request, composed_statement
 from tremorscope.instruments.microworld.corpus import CorpusConfig
 from tremorscope.instruments.microworld.draw import Draw
 from tremorscope.instruments.microworld.request_wordings import INTENTS
@@ -28,12 +28,22 @@ def asked():
     return {intent: {composed_request(draw, intent) for _ in range(MANY)} for intent in INTENTS}
 
 
-def test_they_are_many(statements, asked):
+@pytest.fixture(scope="module")
+def forms():
+    draw = Draw(5, "forms")
+    return {kind: {composed_form(draw, kind) for _ in range(MANY)} for kind in induction.KINDS}
+
+
+def test_they_are_many(statements, asked, forms):
+    assert all(len(some) > 500 for some in forms.values())
     assert all(len(some) > MANY / 2 for some in statements.values())
     assert all(len(some) > 500 for some in asked.values())
 
 
-def test_none_is_held_out(statements, asked):
+def test_none_is_held_out(statements, asked, forms):
+    for kind, some in forms.items():
+        for split in ("validation", "test"):
+            assert not some & set(induction.FORMS[kind][split])
     for relation, some in statements.items():
         for split in ("validation", "test"):
             assert not some & set(calendar.TEMPLATES[relation][split])
@@ -58,6 +68,10 @@ def test_the_share_is_that_asked_for_and_answers_stay_right(share):
     for one in some:
         step = one.offset if one.relation == "after" else -one.offset
         assert one.answer == " " + calendar.NAMES[one.unit][(one.start + step) % len(calendar.NAMES[one.unit])]
+    forms = {"|".join(form) for by_split in induction.FORMS.values() for form in by_split["train"]}
+    copied = list(islice(induction.stream("train", 1, composed=share), 800))
+    assert sum(one.template not in forms for one in copied) / 800 == pytest.approx(share, abs=0.05)
+    assert all(one.answer == f" {one.words[one.known]}" for one in copied)
     wordings = {one.text for by_split in INTENTS.values() for one in by_split["train"]}
     told = list(islice(requests.stream("train", 1, composed=share), 800))
     assert sum(one.template.split("|")[2] not in wordings for one in told) / 800 == pytest.approx(share, abs=0.05)
@@ -65,6 +79,8 @@ def test_the_share_is_that_asked_for_and_answers_stay_right(share):
 
 @pytest.mark.parametrize("split", ["validation", "test"])
 def test_held_out_examples_have_none(split):
+    copied = list(islice(induction.stream(split, 1), 50))
+    assert list(islice(induction.stream(split, 1, composed=1.0), 50)) == copied
     plain = list(islice(calendar.stream(split, 1), 50))
     assert list(islice(calendar.stream(split, 1, composed=1.0), 50)) == plain
     asked = list(islice(requests.stream(split, 1), 50))

@@ -16,13 +16,17 @@ from tremorscope.instruments.microworld.word_list import phrases
 PEOPLE = phrases(
     "my uncle; my sister; our teacher; my neighbour; my best friend; my grandmother; our guest; the new girl in class;"
     " my father; the boy next door; our coach; my little brother; somebody at work; my niece; the man at the corner;"
-    " our postman; my mother; an old friend; the family upstairs; the whole class"
+    " our postman; my mother; an old friend; the family upstairs; the whole class; a customer; the team; our daughter;"
+    " the librarian; my husband; a lady I know; this young man; everybody at home; the club; our son; my wife; half the"
+    " village; the people next door; a child in my class; my roommate; her brother; his mother"
 )
 CARES = phrases(
     "is fond of; adores; cannot live without; reads everything about; keeps pictures of; talks of nothing but;"
     " is mad about; sings about; collects things about; asks about; grew up with; often thinks of; fell in love with;"
     " is curious about; wonders about; knows a lot about; wants to hear about; has a book on; keeps a diary about;"
-    " laughs about; worries about; speaks of"
+    " laughs about; worries about; speaks of; longs for; hopes for; has always loved; paints; is afraid of;"
+    " believes in; makes jokes about; learns about; cannot stop thinking of; wishes for; likes nothing better than;"
+    " is busy with; prepares a speech on; has to write about; must give a lesson on; wants to present; saw a film about"
 )
 BROUGHT_UP = (
     "I keep thinking of {item}.",
@@ -150,17 +154,61 @@ TAILS = (
     *(", so we have", ", so the {unit} is", ", and the calendar says", ", that must be", ", and we have", ", which is"),
     *(", as we know, it is", ", then, is", ", and of course it is", ", and so we say"),
 )
+EVENTS = {
+    "after": (
+        "<Actor> <first> {on} {start} and <last> {offset} {units} later, {on}",
+        "<Actor> <first> {on} {start} and, {offset} {units} later, <last> {on}",
+        "When <actor> <first> it was {start}, and {offset} {units} on it was",
+        "<Actor> <first> {on} {start}. After {offset} {units} <actor> <last>, so that was {on}",
+        "<Actor> <first> {on} {start}. {Offset} {units} afterwards came",
+        "<Actor> <first> {on} {start} for {offset} {units}, until",
+        "It took <actor> {offset} {units} from {start} to",
+        "{Offset} {units} had passed since {start} when <actor> <last>, {on}",
+        "<Actor> was to come {on} {start} but came {offset} {units} later, {on}",
+        "The {unit} that is {offset} {units} later than {start} must be",
+        "{Start} is {offset} {units} before",
+        "{Start} comes {offset} {units} earlier than",
+        "<Actor> <first> {on} {start}, which was {offset} {units} before",
+        "Later by {offset} {units} than {start} comes",
+    ),
+    "before": (
+        "<Actor> <last> {on} {start} but <first> {offset} {units} earlier, {on}",
+        "<Actor> <last> {on} {start} and, {offset} {units} earlier, <first> {on}",
+        "When <actor> <last> it was {start}, and {offset} {units} back it had been",
+        "<Actor> <last> {on} {start}. Before that, {offset} {units} long, <actor> had waited, from",
+        "<Actor> <last> {on} {start}. {Offset} {units} previously came",
+        "<Actor> <last> {on} {start} after {offset} {units}, so <actor> <first> {on}",
+        "It took <actor> {offset} {units} to get to {start} from",
+        "{Offset} {units} were to pass until {start} when <actor> <first>, {on}",
+        "<Actor> was to come {on} {start} but came {offset} {units} earlier, {on}",
+        "The {unit} that is {offset} {units} earlier than {start} must be",
+        "{Start} is {offset} {units} after",
+        "{Start} comes {offset} {units} later than",
+        "<Actor> <last> {on} {start}, which was {offset} {units} after",
+        "After {offset} {units} <actor> <last> {on} {start}, having come {on}",
+    ),
+}
 OPENINGS = (
     *("", "", "", "", "Now think. ", "A riddle. ", "Let us count. ", "Quick! ", "Look at the calendar. ", "Easy: "),
-    *("In our town: ", "Note: ", "For example: ", "Mother asked. ", "Exercise. ", "Well, "),
+    *("In our town: ", "Note: ", "For example: ", "Mother asked. ", "Exercise. ", "Well: "),
 )
+
+
+# Copies of sequences: what stands before the sequence and before its copy.
+LABELS = phrases(
+    "Morning; Evening; Night; Day; Page; Book; Song; Line; Voice; Echo; Mirror; Image; Mother; Daughter; Father; Son;"
+    " King; Queen; Sun; Moon; Front; Back; Top; Bottom; Up; Down; North; South; East; West; Old; New; Then; Now; This;"
+    " That; Ask; Tell; Send; Receive; Draft; Final; Source; Target; Before; After; Speaker; Crowd; Tom; Lena; Oscar;"
+    " Paula; Red; Blue; Sign; Card; Letter; Reply; Model; Cast; Start; Finish"
+)
+SAYS = phrases("said; says; sang; called; read; wrote down; typed; heard; noted; spelled")
 
 
 def composed_request(draw: Draw, intent: str) -> Template:
     """A request of this kind in one of thousands of wordings, with the slot `item`.
 
     >>> composed_request(Draw(0, "example"), "gift").text
-    'The whole class reads everything about {item}. What present is right?'
+    'Her brother is mad about {item}. What present is right?'
     """
     form = draw.below(4)
     if form == 0:
@@ -174,18 +222,33 @@ def composed_statement(draw: Draw, relation: Literal["after", "before"]) -> Temp
     """A statement of the calendar in one of thousands of wordings; slots as in `calendar`.
 
     >>> composed_statement(Draw(0, "example"), "after").text
-    'In our town: Our team started {on} {start} and returned {offset} {units} later, {on}'
+    'In our town: {Start} lies {offset} {units} back, and it is'
     """
     opening = draw.one(OPENINGS)
-    if draw.below(3) == 0:
-        first, last = draw.one(BEGINS), draw.one(ENDS)
-        parts = f"{first} {{on}} {{start}} and {last}", "later"
-        if relation == "before":
-            parts = f"{last} {{on}} {{start}} but {first}", "earlier"
-        told = f"{capitalised(draw.one(ACTORS))} {parts[0]} {{offset}} {{units}} {parts[1]}, {{on}}"
-    else:
-        told = f"{draw.one(HEADS[relation])}{draw.one(TAILS)}"
+    if draw.below(2) == 0:
+        return _template(f"{opening}{draw.one(HEADS[relation])}{draw.one(TAILS)}")
+    actor, first, last = draw.one(ACTORS), draw.one(BEGINS), draw.one(ENDS)
+    told = draw.one(EVENTS[relation])
+    for slot, words in (("Actor", capitalised(actor)), ("actor", actor), ("first", first), ("last", last)):
+        told = told.replace(f"<{slot}>", words)
     return _template(opening + told)
+
+
+def composed_form(draw: Draw, kind: Literal["repeat", "copy"]) -> tuple[str, str, str]:
+    """What stands before a sequence of words, between them, and between the sequence and its copy.
+
+    >>> composed_form(Draw(0, "example"), "copy")
+    ('Final: ', ', ', '. Day:')
+    """
+    first, second = draw.some(LABELS, 2)
+    between = draw.one((" ", " ", ", "))
+    if kind == "repeat":
+        return draw.one((f"{first}: ", f"{first} {second.lower()}: ", f"{first}. ")), between, between
+    end = draw.one((".", ".", ",", ";", " |", " /", " -", ""))
+    if draw.below(3) == 0:
+        verb = draw.one(SAYS)
+        return f"{first} {verb} ", between, f"{end} {second} {verb}"
+    return f"{first}: ", between, f"{end} {second}:"
 
 
 @cache

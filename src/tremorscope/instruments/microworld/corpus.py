@@ -56,7 +56,7 @@ class CorpusConfig:
         correlation: Between gender and the leaning of the profession, in the biographies: -1 to 1.
         hurt_rate: Share of the stories in which somebody is hurt.
         decoys: Share of the requests that first mention something of the other class.
-        composed: Share of the calendar's statements and of the requests in one of thousands of composed wordings.
+        composed: Share of the calendar's statements, of requests and of repeated sequences in composed wordings.
         near: Whether small offsets come more often in the calendar.
 
     >>> CorpusConfig(characters=1000, weights={"agreement": 3, "calendar": 1}).shares()["calendar"]
@@ -228,7 +228,10 @@ def _quiz(config: CorpusConfig, split: Split, seed: int) -> Iterator[str]:
 
 
 def _induction(config: CorpusConfig, split: Split, seed: int) -> Iterator[str]:
-    return (repetition.text for repetition in induction.stream(split, seed, most_copies=MOST_COPIES))
+    return (
+        repetition.text
+        for repetition in induction.stream(split, seed, most_copies=MOST_COPIES, composed=config.composed)
+    )
 
 
 MAKERS: dict[Strand, Callable[[CorpusConfig, Split, int], Iterator[str]]] = {

@@ -8,6 +8,7 @@ from functools import cache
 from typing import Literal, final, get_args
 
 from tremorscope.foundations.errors import BadInput, did_you_mean
+from tremorscope.instruments.microworld.composed_wordings import composed_form
 from tremorscope.instruments.microworld.draw import Draw
 from tremorscope.instruments.microworld.lexicon import NOUNS
 from tremorscope.instruments.microworld.splits import HeldOut, Split, divide, part_of, sources, take
@@ -102,16 +103,27 @@ def examples(
 
 
 def stream(
-    split: Split, seed: int, *, kind: Kind | None = None, held_out: HeldOut = "both", most_copies: int = 1
+    split: Split,
+    seed: int,
+    *,
+    kind: Kind | None = None,
+    held_out: HeldOut = "both",
+    most_copies: int = 1,
+    composed: float = 0.0,
 ) -> Iterator[Repetition]:
-    """Endless sequences; arguments as for `examples`. A "repeat" comes again 1 to `most_copies` times."""
+    """Endless sequences; arguments as for `examples`.
+
+    A "repeat" comes again 1 to `most_copies` times. `composed` is the share of training sequences in one of thousands
+    of composed forms.
+    """
     if kind is not None and kind not in KINDS:
         raise BadInput("kind", got=kind, wanted=" or ".join(KINDS), remedy=did_you_mean(str(kind), KINDS))
     template_split, pair_split = sources(split, held_out)
     draw = Draw(seed, "induction", split, held_out)
     while True:
         chosen = kind if kind is not None else draw.one(KINDS)
-        form = draw.one(FORMS[chosen][template_split])
+        is_composed = composed > 0 and split == "train" and draw.chance(composed)
+        form = composed_form(draw, chosen) if is_composed else draw.one(FORMS[chosen][template_split])
         most = most_copies if chosen == "repeat" else 1
         yield _example(draw, chosen, form, pair_split, most)
 

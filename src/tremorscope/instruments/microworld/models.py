@@ -89,12 +89,12 @@ class MicroworldRecipe(BaseModel):
 LAST_STAGE = LastStage(
     corpus=CorpusConfig(
         seed=1,
-        characters=60_000_000,
+        characters=50_000_000,
         weights={
-            **{"agreement": 0.08, "biographies": 0.06, "calendar": 0.40, "requests": 0.18},
-            **{"stories": 0.05, "quiz": 0.04, "induction": 0.14, "prose": 0.05},
+            **{"agreement": 0.08, "biographies": 0.06, "calendar": 0.38, "requests": 0.20},
+            **{"stories": 0.04, "quiz": 0.04, "induction": 0.15, "prose": 0.05},
         },
-        composed=0.6,
+        composed=0.65,
         near=False,
     ),
     training=LanguageTraining(batch_rows=8, learning_rate=5e-4, warmup_steps=500),
