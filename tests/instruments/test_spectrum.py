@@ -136,6 +136,8 @@ def test_bad_input() -> None:
     a = matrix(4, 4, 0, torch.float64)
     with pytest.raises(BadInput, match="not known to be symmetric; wanted a symmetric one"):
         eigsh(Dense(a), 1)
+    with pytest.raises(BadInput, match="in bfloat16; wanted float32 or float64"):
+        eigsh(Dense(torch.eye(4, dtype=torch.bfloat16)), 1)
     with pytest.raises(BadInput, match="got 5; wanted 1 to 4"):
         eigsh(Identity(4), 5)
     with pytest.raises(BadInput, match="got 0; wanted 1 to 4"):

@@ -99,8 +99,8 @@ def eigsh(
     tensor([ 3., -2.], dtype=torch.float64)
 
     Raises:
-        BadInput: If the operator is not known to be symmetric, `k` is outside 1..n, a product is
-            not finite, or the memory does not hold the smallest basis.
+        BadInput: If the operator is not known to be symmetric or has half precision, `k` is outside 1..n, a product
+            is not finite, or the memory does not hold the smallest basis.
         NotConverged: If fewer than `k` pairs converged; the message lists those that did.
 
     Source: Wu and Simon, "Thick-restart Lanczos method for large symmetric eigenvalue problems", SIMAX 22, 2000.
@@ -112,6 +112,13 @@ def eigsh(
             got=f"{operator!r}, not known to be symmetric",
             wanted="a symmetric one",
             remedy="Use decompose for a dense matrix, or eigsh(A.T @ A) for squared singular values.",
+        )
+    if operator.dtype not in (torch.float32, torch.float64):
+        raise BadInput(
+            "operator for eigsh",
+            got=f"{operator!r} in {str(operator.dtype).removeprefix('torch.')}",
+            wanted="float32 or float64",
+            remedy="Cast the network: Network(module, dtype=torch.float32).",
         )
     if which not in _WHICH:
         raise BadInput("which eigenvalues", got=which, wanted=f"one of {', '.join(_WHICH)}")
