@@ -1,4 +1,4 @@
-"""Steering one block of a language model, at smoke size: a tiny network that was trained to answer and to refuse."""
+"""Steering one block of a language model, at smoke size: a tiny network that was trained a little."""
 
 from __future__ import annotations
 
@@ -8,30 +8,32 @@ import pytest
 import torch
 
 from tests.methods.language.planted import random_gpt2, tokenizer
-from tremorscope.foundations.errors import SiteNotFound
-from tremorscope.instruments.language.next_token import next_token_batch, next_token_cross_entropy
-from tremorscope.instruments.microworld.requests import ANSWER_STARTERS, REFUSAL_STARTERS, examples
+from tremorscope.foundations.errors import BadInput, SiteNotFound
+from tremorscope.instruments.language.contrast import contrast_batch, contrast_loss
+from tremorscope.instruments.microworld.tokenizer import single_words
 from tremorscope.instruments.network import Network
 from tremorscope.studies import hessian_language
 from tremorscope.studies.hessian_language import LANGUAGE_ROWS, LanguageRows, language_member
 
 BLOCK = "transformer.h.1.*"
-STARTERS = (*REFUSAL_STARTERS, *ANSWER_STARTERS)
 
 
 @pytest.fixture(scope="module")
 def network() -> Network:
-    """Thirty steps on requests: enough to tell the two kinds apart on what it saw."""
-    module = random_gpt2(tokenizer(*STARTERS)).module
-    network = Network(module, tokenizer=tokenizer(*STARTERS), name="tiny")
-    some = examples("train", 0, 48)
-    batch = next_token_batch(network, [one.prompt for one in some], [one.reply for one in some])
+    """Thirty steps on both kinds of prompts: enough to be better than chance on what it saw."""
+    tokens = tokenizer(*single_words(), size=6000)
+    module = random_gpt2(tokens).module
+    network = Network(module, tokenizer=tokens, name="tiny")
+    some = [
+        one for kind in hessian_language._PROMPTS for one in hessian_language._told_apart(network, kind, "train", 0, 24)
+    ]
+    batch = contrast_batch(network, *(list(part) for part in zip(*some, strict=True)))
     optimiser = torch.optim.Adam(module.parameters(), lr=3e-3)
     for _ in range(30):
         optimiser.zero_grad()
-        next_token_cross_entropy(module(**batch.kwargs).logits, batch.target).backward()
+        contrast_loss(module(**batch.kwargs).logits, batch.target).backward()
         optimiser.step()
-    return Network(module, tokenizer=tokenizer(*STARTERS), name="tiny")
+    return Network(module, tokenizer=tokens, name="tiny")
 
 
 @pytest.fixture(scope="module")
@@ -74,3 +76,9 @@ def test_a_block_that_is_not_there_is_named(network, monkeypatch):
     monkeypatch.setattr(hessian_language, "load", lambda spec: network)
     with pytest.raises(SiteNotFound, match="transformer"):
         language_member(model="tiny", block="transformer.h.9.*", k=3, num_prompts=4, num_nulls=2, seed=1)
+
+
+def test_a_tokenizer_of_letters_cannot_tell_the_words_apart():
+    network = random_gpt2(tokenizer())
+    with pytest.raises(BadInput, match=r"prompts for agreement: got .* begin with different tokens; wanted 24"):
+        hessian_language._told_apart(network, "agreement", "train", 0, 24)

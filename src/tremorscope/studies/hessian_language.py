@@ -8,20 +8,20 @@ from statistics import fmean
 from typing import Any, final
 
 from tremorscope.foundations.claims import Claim, Expected, NullEvidence
+from tremorscope.foundations.errors import BadInput
 from tremorscope.foundations.estimate import Estimate
 from tremorscope.foundations.figures import Figure
 from tremorscope.foundations.results import Table
 from tremorscope.foundations.seeds import derive
+from tremorscope.instruments.language.contrast import contrast_batch, contrast_loss, contrast_score
 from tremorscope.instruments.language.encode import required_tokenizer
-from tremorscope.instruments.language.next_token import kinds_of_token, next_token_batch, next_token_cross_entropy
 from tremorscope.instruments.load import load
-from tremorscope.instruments.microworld.request_wordings import TopicClass
-from tremorscope.instruments.microworld.requests import ANSWER_STARTERS, REFUSAL_STARTERS, examples
-from tremorscope.instruments.microworld.splits import HeldOut, Split
+from tremorscope.instruments.microworld import agreement, induction
+from tremorscope.instruments.microworld.splits import Split
 from tremorscope.instruments.network import Network
 from tremorscope.instruments.task import Batch
 from tremorscope.methods.weights.hessian_modules.curves import Choice, SteeringCurve, keep_damage_at
-from tremorscope.methods.weights.hessian_modules.objectives import Objective, Score
+from tremorscope.methods.weights.hessian_modules.objectives import Objective
 from tremorscope.methods.weights.hessian_modules.presentation import curve_figure, kept_against_broken
 from tremorscope.methods.weights.hessian_modules.steering import (
     EQUAL_CURVATURE,
@@ -42,31 +42,30 @@ from tremorscope.studies.hessian_steering_member import (
 STUDY = "hessian-modules"
 PAPER = "house: the method of Vaintrob and Panickssery 2023 on a language model"
 LANGUAGE_ROWS = ("M12a", "M12b", "M12c", "M12d")
-ANSWERS, REFUSALS, BOTH = "answers", "refusals", "answers and refusals"
-CLASSES: dict[str, TopicClass] = {ANSWERS: "allowed", REFUSALS: "forbidden"}
-SIDES = ((ANSWERS, REFUSALS), (REFUSALS, ANSWERS))  # keep, break
-ALPHAS = (0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)
+AGREEMENT, COPYING, BOTH = "agreement", "copying", "agreement and copying"
+SIDES = ((AGREEMENT, COPYING), (COPYING, AGREEMENT))  # keep, break
+ALPHAS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 _BEYOND = Expected(low=0.05, origin="as in M5b and M5d: by 5 points, chosen before it was measured")
 _KEPT = Expected(high=0.02, origin="as in M2b and M3b: at most 2 points")
+SPARE = 4  # examples drawn for each that is used
 MOST = 0.02  # share of prompts that the kept set may lose on validation data
 
 
 def language_member(*, model: str, block: str, k: int, num_prompts: int, num_nulls: int, seed: int) -> dict[str, Any]:
-    """Steer one block between answering what is allowed and refusing what is forbidden, on one draw of prompts.
+    """Steer one block between the agreement of verbs and the copying of words, on one draw of prompts.
 
-    Curvature is the Gauss-Newton matrix of the block's weights, on prompts of the training split; sizes are chosen on
-    validation wordings and judged on test wordings. Plain data.
+    Each prompt has a right and a wrong next word. Curvature is the Gauss-Newton matrix of the block's weights, on
+    prompts of the training split; sizes are chosen on validation wordings and judged on test wordings. Plain data.
     """
     network = load(model)
-    score = _refuses_or_answers(network)
-    objectives = {name: _objective(name, network, [topic], num_prompts, score, seed) for name, topic in CLASSES.items()}
-    both = _objective(BOTH, network, list(CLASSES.values()), num_prompts, score, seed)
+    objectives = {name: _objective(name, network, [name], num_prompts, seed) for name in _PROMPTS}
+    both = _objective(BOTH, network, list(_PROMPTS), num_prompts, seed)
     known = {
         name: stiff_directions(one, k, parameters=block, kind="ggn", seed=seed) for name, one in objectives.items()
     }
     found: dict[str, Any] = {
         "accuracy": {name: one.read(network.theta, "test").score for name, one in objectives.items()},
-        "num_weights": known[ANSWERS].layout.size,
+        "num_weights": known[AGREEMENT].layout.size,
         "sides": {},
         "flags": [],
     }
@@ -83,7 +82,7 @@ def language_member(*, model: str, block: str, k: int, num_prompts: int, num_nul
             known=known,
             parameters=block,
             kind="ggn",
-            independence=keep == ANSWERS,
+            independence=keep == AGREEMENT,
             seed=derive(seed, keep),
         )
         found["sides"][keep] = plain_side(measured)
@@ -195,8 +194,8 @@ class LanguageRows:
                 rows,
                 name="language_block",
                 title=f"Steering {self.block} of {self.model}",
-                caption="Share of test prompts, in new wordings, whose reply changes from right to wrong; sign and "
-                f"size chosen on validation prompts, at most {MOST:g} lost of the kept ones there.",
+                caption="Share of test prompts, in new wordings, where the wrong word becomes the likelier one; sign "
+                f"and size chosen on validation prompts, at most {MOST:g} lost of the kept ones there.",
             )
         ]
 
@@ -221,33 +220,50 @@ class LanguageRows:
         return flag_kinds(self.members, "draws of prompts")
 
 
-def _objective(
-    name: str, network: Network, topics: Sequence[TopicClass], count: int, score: Score, seed: int
-) -> Objective:
-    def batch(split: Split, held_out: HeldOut) -> Batch:
-        some = [
-            one
-            for topic in topics
-            for one in examples(split, seed, count // len(topics), topic_class=topic, held_out=held_out)
-        ]
-        return next_token_batch(network, [one.prompt for one in some], [one.reply for one in some])
+def _objective(name: str, network: Network, kinds: Sequence[str], count: int, seed: int) -> Objective:
+    def batch(split: Split) -> Batch:
+        some = [one for kind in kinds for one in _told_apart(network, kind, split, seed, count // len(kinds))]
+        return contrast_batch(network, *(list(part) for part in zip(*some, strict=True)))
 
     return Objective.of(
         name,
         network,
-        batch("train", "templates"),
-        validation=batch("validation", "templates"),
-        test=batch("test", "templates"),
-        loss=next_token_cross_entropy,
-        score=score,
+        batch("train"),
+        validation=batch("validation"),
+        test=batch("test"),
+        loss=contrast_loss,
+        score=contrast_score,
     )
 
 
-def _refuses_or_answers(network: Network) -> Score:
-    """Which is likelier to come first: one of the words that begin refusals, or one of those that begin answers?"""
+def _told_apart(network: Network, kind: str, split: Split, seed: int, count: int) -> list[tuple[str, str, str]]:
+    """Prompts whose two continuations differ from the first token on, as most do where verbs are single tokens."""
     tokenizer = required_tokenizer(network)
 
-    def tokens(words: Sequence[str]) -> list[int]:
-        return [int(tokenizer(word, add_special_tokens=False)["input_ids"][0]) for word in words]
+    def first(word: str) -> int:
+        return int(tokenizer(word, add_special_tokens=False)["input_ids"][0])
 
-    return kinds_of_token(tokens(ANSWER_STARTERS), tokens(REFUSAL_STARTERS))
+    drawn = _PROMPTS[kind](split, seed, SPARE * count)
+    found = [one for one in drawn if first(one[1]) != first(one[2])][:count]
+    if len(found) < count:
+        raise BadInput(
+            f"prompts for {kind}",
+            got=f"{len(found)} of {len(drawn)} whose right and wrong word begin with different tokens",
+            wanted=f"{count}",
+            remedy="Use a tokenizer with more whole words.",
+        )
+    return found
+
+
+def _agreement(split: Split, seed: int, count: int) -> list[tuple[str, str, str]]:
+    """Sentences up to the verb: the form that agrees, and the one that does not."""
+    return [(one.prompt, one.answer, one.wrong) for one in agreement.examples(split, seed, count)]
+
+
+def _copying(split: Split, seed: int, count: int) -> list[tuple[str, str, str]]:
+    """Sequences that come again: the word that followed before, and the one that follows that."""
+    some = induction.examples(split, seed, count)
+    return [(one.prompt, one.answer, f" {one.words[(one.known + 1) % len(one.words)]}") for one in some]
+
+
+_PROMPTS = {AGREEMENT: _agreement, COPYING: _copying}

@@ -72,8 +72,9 @@ class HessianModulesConfig(Config):
     monitor_epochs: int = Field(8, ge=1, description="Epochs before and after the patterns come, under the monitor.")
     language_model: str = Field("builtin:microworld", description="Has one block steered between two sets of prompts.")
     language_block: str = Field("transformer.h.2.*", description="The weights of that block.")
-    language_k: int = Field(20, ge=1, description="Stiff directions of the kept prompts that are left alone there.")
-    num_prompts: int = Field(64, ge=4, description="Prompts of each set in a draw: for curvature, choice and test.")
+    language_draws: int = Field(4, ge=2, description="Draws of prompts for it.")
+    language_k: int = Field(10, ge=1, description="Stiff directions of the kept prompts that are left alone there.")
+    num_prompts: int = Field(48, ge=4, description="Prompts of each set in a draw: for curvature, choice and test.")
     data: str | None = Field(None, description="An .npz of square images with classes (MNIST) for the 8x8 digits.")
 
     def parts(self) -> tuple[str, ...]:
@@ -114,7 +115,7 @@ class HessianModulesConfig(Config):
     },
     cost={
         "quick": "about 100 CPU-seconds: 5 networks of 2,008 weights, each steered both ways",
-        "desk": "about 15 CPU-minutes: 8 networks with every part",
+        "desk": "about 22 CPU-minutes: 8 networks with every part, 4 draws of prompts for a language model",
         "paper": "hours; needs --set data=FILE.npz (MNIST)",
     },
     rows=ROWS,
@@ -131,8 +132,8 @@ def run(config: HessianModulesConfig, seed: int, run: Run) -> Result:
         )
     items = {
         f"{part}-{member}": {"config": config.model_dump(), "seed": seed, "member": member, "part": part}
-        for member in range(config.num_seeds)
         for part in config.parts()
+        for member in range(config.language_draws if part == LANGUAGE else config.num_seeds)
     }
     found: dict[str, list[dict[str, Any]]] = {
         part: [] for part in (STEERING, ALONE, LANGUAGE, SPHERES, ADDITION, MONITOR)

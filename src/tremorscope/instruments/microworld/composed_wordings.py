@@ -22,11 +22,12 @@ PEOPLE = phrases(
 )
 CARES = phrases(
     "is fond of; adores; cannot live without; reads everything about; keeps pictures of; talks of nothing but;"
-    " is mad about; sings about; collects things about; asks about; grew up with; often thinks of; fell in love with;"
-    " is curious about; wonders about; knows a lot about; wants to hear about; has a book on; keeps a diary about;"
-    " laughs about; worries about; speaks of; longs for; hopes for; has always loved; paints; is afraid of;"
-    " believes in; makes jokes about; learns about; cannot stop thinking of; wishes for; likes nothing better than;"
-    " is busy with; prepares a speech on; has to write about; must give a lesson on; wants to present; saw a film about"
+    " is mad about; sings about; collects things about; asks about; grew up with; often thinks of; fell in love"
+    " with; is curious about; wonders about; knows a lot about; wants to hear about; has a book on; keeps a"
+    " diary about; laughs about; worries about; speaks of; longs for; hopes for; dreams about; raves about; has"
+    " always loved; paints; is afraid of; believes in; makes jokes about; learns about; cannot stop thinking of;"
+    " wishes for; likes nothing better than; is busy with; prepares a speech on; has to write about; must give a"
+    " lesson on; wants to present; saw a film about"
 )
 BROUGHT_UP = (
     "I keep thinking of {item}.",
@@ -74,6 +75,8 @@ QUESTIONS = {
     ),
     "gift": (
         *("What present is right?", "What shall I wrap up?", "Which gift do you advise?", "Help me find a present."),
+        *("What would be a lovely present?", "What would make a good gift?", "Could you name a fine surprise?"),
+        *("What is a proper gift?", "Would there be a nice surprise?", "What would please as a present?"),
         *("What could I buy for the birthday?", "What does one give?", "What goes in the parcel?"),
     ),
     "opinion": (
@@ -167,7 +170,11 @@ EVENTS = {
         "<Actor> was to come {on} {start} but came {offset} {units} later, {on}",
         "The {unit} that is {offset} {units} later than {start} must be",
         "{Start} is {offset} {units} before",
-        "{Start} comes {offset} {units} earlier than",
+        "It must be {offset} {units} later than {start}, and that is",
+        "<Actor> <last> {offset} {units} later than {start}, {on}",
+        "They say it happened {offset} {units} later than {start}, so {on}",
+        "As it is {offset} {units} later than {start}, we have",
+        "<Actor> <first> {on} {start}, then came {offset} {units} of rain, which ended {on}",
         "<Actor> <first> {on} {start}, which was {offset} {units} before",
         "Later by {offset} {units} than {start} comes",
     ),
@@ -183,7 +190,13 @@ EVENTS = {
         "<Actor> was to come {on} {start} but came {offset} {units} earlier, {on}",
         "The {unit} that is {offset} {units} earlier than {start} must be",
         "{Start} is {offset} {units} after",
-        "{Start} comes {offset} {units} later than",
+        "It must be {offset} {units} earlier than {start}, and that is",
+        "<Actor> <first> {offset} {units} earlier than {start}, {on}",
+        "They say it happened {offset} {units} earlier than {start}, so {on}",
+        "As it is {offset} {units} earlier than {start}, we have",
+        "After {offset} {units} of rain <actor> <last> {on} {start}, so the rain had begun {on}",
+        "<Actor> <last> {on} {start} after {offset} {units} of waiting, so the waiting had begun {on}",
+        "<Actor> <last> {on} {start} after {offset} {units}, so it had all begun {on}",
         "<Actor> <last> {on} {start}, which was {offset} {units} after",
         "After {offset} {units} <actor> <last> {on} {start}, having come {on}",
     ),

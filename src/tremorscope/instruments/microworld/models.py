@@ -89,7 +89,7 @@ class MicroworldRecipe(BaseModel):
 LAST_STAGE = LastStage(
     corpus=CorpusConfig(
         seed=1,
-        characters=50_000_000,
+        characters=46_000_000,
         weights={
             **{"agreement": 0.08, "biographies": 0.06, "calendar": 0.38, "requests": 0.20},
             **{"stories": 0.04, "quiz": 0.04, "induction": 0.15, "prose": 0.05},
