@@ -37,9 +37,9 @@ from tremorscope.studies.hessian_steering_member import alone_member, steering_m
 from tremorscope.studies.study import Config, study
 
 ROWS = (*STEERING_ROWS, *LANGUAGE_ROWS, *SPHERE_ROWS)
-STEERING, ALONE, LANGUAGE, SPHERES, ADDITION, MONITOR = PARTS = (
-    *("steering", "alone", "language"),
-    *("spheres", "addition", "monitor"),
+STEERING, ALONE, SPHERES, ADDITION, MONITOR, LANGUAGE = PARTS = (
+    *("steering", "alone", "spheres"),
+    *("addition", "monitor", "language"),
 )
 
 
@@ -74,7 +74,7 @@ class HessianModulesConfig(Config):
     language_block: str = Field("transformer.h.2.*", description="The weights of that block.")
     language_draws: int = Field(4, ge=2, description="Draws of prompts for it.")
     language_k: int = Field(10, ge=1, description="Stiff directions of the kept prompts that are left alone there.")
-    num_prompts: int = Field(48, ge=4, description="Prompts of each set in a draw: for curvature, choice and test.")
+    num_prompts: int = Field(32, ge=4, description="Prompts of each set in a draw: for curvature, choice and test.")
     data: str | None = Field(None, description="An .npz of square images with classes (MNIST) for the 8x8 digits.")
 
     def parts(self) -> tuple[str, ...]:
