@@ -61,6 +61,10 @@ def generate(
     Cost: one forward pass over the prompts and one over each new token, with a memory; without, one over all the text
     for each new token.
 
+    >>> from tremorscope.instruments.load import load
+    >>> generate(load("builtin:microworld"), ["Two days after Monday is"], max_new_tokens=2)
+    [' Wednesday.']
+
     Raises:
         BadInput: If an argument is out of range, a prompt with the tokens to come does not fit into the context, or the
             module is one that does not continue text.
