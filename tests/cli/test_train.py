@@ -16,7 +16,7 @@ from tremorscope.foundations.arrays import read_arrays
 from tremorscope.foundations.files import read_json
 from tremorscope.instruments.language.training import train_language_model
 from tremorscope.instruments.load import load
-from tremorscope.instruments.microworld.models import MicroworldRecipe, last_rows, read_model
+from tremorscope.instruments.microworld.models import MicroworldRecipe, read_model, training_rows
 
 TINY = [
     f"--set={pair}"
@@ -24,8 +24,10 @@ TINY = [
         "num_layers=1", "width=16", "num_heads=2", "length=24", "vocabulary_size=4096", "corpus.characters=40000",
         "corpus.weights.prose=0", "training.batch_rows=8", "training.save_every=5", "training.warmup_steps=5",
         "training.precision=float32", "training.learning_rate=0.003",
-        "last.corpus.characters=20000", "last.corpus.weights.prose=0", "last.training.save_every=5",
-        "last.training.warmup_steps=2", "last.training.precision=float32",
+        "later.hard.corpus.characters=20000", "later.hard.corpus.weights.prose=0", "later.hard.training.save_every=5",
+        "later.hard.training.warmup_steps=2", "later.hard.training.precision=float32",
+        "later.balanced.corpus.characters=9000", "later.balanced.corpus.weights.prose=0",
+        "later.balanced.training.save_every=5", "later.balanced.training.precision=float32",
     )
 ]  # fmt: skip
 
@@ -43,25 +45,31 @@ def test_a_model_is_trained_and_loads_by_its_folder(folder, call):
     assert (run / "report.html").is_file()
 
 
-def test_the_last_stage_begins_with_what_the_first_would_have_written(folder, call):
-    single = [setting for setting in TINY if not setting.startswith("--set=last.")]
-    assert call("train", "microworld", *single, "--set=last=none", "--out", "first").code == 0
-    assert call("train", "microworld", *TINY, "--out", "both").code == 0
-    first, both = (next(Path(name).glob("*/model")) for name in ("first", "both"))
-    recipe = MicroworldRecipe.model_validate(read_json(both / "recipe.json"))
-    assert MicroworldRecipe.model_validate(read_json(first / "recipe.json")) == recipe.model_copy(update={"last": None})
-    module = read_model(first, "first").module
-    tokenizer = Tokenizer.from_file(str(first / "tokenizer.json"))
-    train_language_model(module, last_rows(recipe, tokenizer), recipe.last.training)
-    written = read_arrays(both / "model.safetensors")
-    assert all(torch.equal(value.to(torch.bfloat16), written[name]) for name, value in module.named_parameters())
-    assert "last stage, steps" in (both / "README.md").read_text()
+def test_a_stage_begins_with_what_the_one_before_would_have_written(folder, call):
+    single = [setting for setting in TINY if not setting.startswith("--set=later.")]
+    double = [setting for setting in TINY if "balanced" not in setting]
+    assert call("train", "microworld", *single, "--set=later=none", "--out", "one").code == 0
+    assert call("train", "microworld", *double, "--set=later.balanced=none", "--out", "two").code == 0
+    assert call("train", "microworld", *TINY, "--out", "three").code == 0
+    models = [next(Path(name).glob("*/model")) for name in ("one", "two", "three")]
+    recipe = MicroworldRecipe.model_validate(read_json(models[2] / "recipe.json"))
+    assert list(recipe.stages()) == ["", "hard", "balanced"]
+    for before, after, name in zip(models, models[1:], recipe.later, strict=False):
+        stage = recipe.later[name]
+        module = read_model(before, "before").module
+        tokenizer = Tokenizer.from_file(str(before / "tokenizer.json"))
+        train_language_model(module, training_rows(recipe, tokenizer, stage), stage.training)
+        written = read_arrays(after / "model.safetensors")
+        assert all(torch.equal(value.to(torch.bfloat16), written[key]) for key, value in module.named_parameters())
+    card = (models[2] / "README.md").read_text()
+    assert "stage hard, steps" in card
+    assert "stage balanced, sha256 of the training text" in card
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("state", ["training.safetensors", "last_stage.safetensors"])
+@pytest.mark.parametrize("state", ["training.safetensors", "training_hard.safetensors"])
 def test_a_killed_training_goes_on_and_ends_with_the_same_weights(folder, call, state):
-    longer = ["--set=training.epochs=6", "--set=last.training.epochs=6"]
+    longer = ["--set=training.epochs=6", "--set=later.hard.training.epochs=6"]
     command = [sys.executable, "-m", "tremorscope", "train", "microworld", *TINY, *longer]
     process = subprocess.Popen([*command, "--out", "killed"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 120

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from tremorscope.foundations.arrays import read_arrays, write_arrays
 from tremorscope.foundations.errors import BadInput
@@ -21,13 +22,12 @@ from tremorscope.instruments.language.training import LanguageTraining, Training
 from tremorscope.instruments.microworld import prose
 from tremorscope.instruments.microworld.corpus import CorpusConfig, documents, record
 from tremorscope.instruments.microworld.models import (
-    LastStage,
     MicroworldRecipe,
+    Stage,
     built_folder,
     fresh_tokenizer,
     full_name,
     initial_module,
-    last_rows,
     recipe_document,
     recipe_of,
     training_rows,
@@ -37,8 +37,6 @@ from tremorscope.instruments.microworld.models import (
 from tremorscope.instruments.recording import recorded
 
 MODEL_FOLDER = "model"
-STATE_FILE, LAST_STATE_FILE = "training.safetensors", "last_stage.safetensors"
-BETWEEN_FILE = "first_stage.safetensors"
 WINDOW = 100  # steps of which the curve shows the mean
 SAY_EVERY = 10.0  # seconds
 
@@ -103,31 +101,30 @@ def _train(run: Run, twin: str, recipe: MicroworldRecipe, device: torch.device, 
     run.say("Writing the text and learning its tokenizer")
     tokenizer = fresh_tokenizer(recipe)
     module = initial_module(recipe, tokenizer.get_vocab_size()).to(device)
-    rows = training_rows(recipe, tokenizer)
-    num_steps = recipe.training.num_steps(len(rows))
-    stop = recipe.stop_at(num_steps) if num_steps else 0
-    between = run.path / BETWEEN_FILE
-    if not between.exists():
-        curve = _trained(run, module, rows, recipe.training, stop, STATE_FILE, "Steps")
-        if recipe.last is not None:
-            _hand_over(between, module, curve)
-    else:
-        curve = _taken_over(between, module)
-    facts = _facts(recipe, rows, stop, device)
-    if recipe.last is not None:
-        _taken_over(between, module)  # rounded, whether or not the training was interrupted here
-        run.say("Writing the text of the last stage")
-        rows = last_rows(recipe, tokenizer)
-        stop = recipe.last.training.num_steps(len(rows))
-        last = _trained(run, module, rows, recipe.last.training, stop, LAST_STATE_FILE, "Steps of the last stage")
-        curve = TrainingCurve(losses=torch.cat([curve.losses, last.losses]))
-        facts |= _last_facts(recipe.last, rows, stop)
+    facts: dict[str, Any] = {"device": str(device), "torch": torch.__version__}
+    losses = torch.zeros(0)
+    for name, stage in recipe.stages().items():
+        if name:
+            run.say(f"Writing the text of stage {name}")
+        rows = training_rows(recipe, tokenizer, stage)
+        steps = stage.training.num_steps(len(rows))
+        steps = recipe.stop_at(steps) if steps and not name else steps
+        facts |= _facts(name, stage, rows, steps)
+        ending = f"_{name}" if name else ""
+        finished = run.path / f"finished{ending}.safetensors"
+        if not finished.exists():
+            label = f"Steps of stage {name}" if name else "Steps"
+            curve = _trained(run, module, rows, stage.training, steps, f"training{ending}.safetensors", label)
+            _hand_over(finished, module, torch.cat([losses, curve.losses]))
+        # Rounded as a model on disk is, whether or not the training was interrupted here.
+        losses = _taken_over(finished, module)
     run.say("Writing the model")
+    curve = TrainingCurve(losses=losses)
     card = model_card(twin, recipe, facts, curve)
     for folder in (run.path / MODEL_FOLDER, *([built_folder(twin)] if install else [])):
         write_model(folder, module.cpu(), recipe, tokenizer, card=card)
-    for file in (STATE_FILE, BETWEEN_FILE, LAST_STATE_FILE):
-        (run.path / file).unlink(missing_ok=True)
+    for file in run.path.glob("*.safetensors"):
+        file.unlink()
     return _result(run, twin, recipe, facts, curve, install)
 
 
@@ -154,21 +151,20 @@ def _trained(
     return curve
 
 
-def _hand_over(path: Path, module: nn.Module, curve: TrainingCurve) -> None:
-    """Leave the weights for the last stage as a model on disk has them."""
+def _hand_over(path: Path, module: nn.Module, losses: Float[Tensor, " steps"]) -> None:
+    """Leave the weights for the next stage as a model on disk has them."""
     weights = {
         f"weights.{name}": parameter.detach().to(torch.bfloat16) for name, parameter in module.named_parameters()
     }
-    write_arrays(path, {**weights, "losses": curve.losses})
-    (path.parent / STATE_FILE).unlink(missing_ok=True)
+    write_arrays(path, {**weights, "losses": losses})
 
 
-def _taken_over(path: Path, module: nn.Module) -> TrainingCurve:
+def _taken_over(path: Path, module: nn.Module) -> Float[Tensor, " steps"]:
     arrays = read_arrays(path)
     with torch.no_grad():
         for name, parameter in module.named_parameters():
             parameter.copy_(arrays[f"weights.{name}"])
-    return TrainingCurve(losses=arrays["losses"])
+    return arrays["losses"]
 
 
 def _reporter(run: Run, last: int, tokens: int, label: str) -> Callable[[int, int, float], None]:
@@ -191,32 +187,20 @@ def _reporter(run: Run, last: int, tokens: int, label: str) -> Callable[[int, in
     return told
 
 
-def _facts(recipe: MicroworldRecipe, rows: numpy.ndarray, steps: int, device: torch.device) -> dict[str, Any]:
-    text = record(documents(recipe.corpus, "train"))
+def _facts(name: str, stage: Stage, rows: numpy.ndarray, steps: int) -> dict[str, Any]:
+    text = record(documents(stage.corpus, "train"))
+    before = f"stage {name}, " if name else ""
     facts: dict[str, Any] = {
-        "sha256 of the training text": text.sha256,
-        "training text, characters": sum(text.characters.values()),
-        "rows of tokens": f"{len(rows)} of {rows.shape[1]}",
-        "steps": steps,
-        "tokens seen": steps * recipe.training.batch_rows * rows.shape[1],
-        "device": str(device),
-        "torch": torch.__version__,
+        f"{before}sha256 of the training text": text.sha256,
+        f"{before}characters": sum(text.characters.values()),
+        f"{before}rows of tokens": f"{len(rows)} of {rows.shape[1]}",
+        f"{before}steps": steps,
+        f"{before}tokens seen": steps * stage.training.batch_rows * rows.shape[1],
     }
-    if "prose" in recipe.corpus.shares():
+    if not name and "prose" in stage.corpus.shares():
         source = prose.source()
         facts |= {"prose from": f"Python {source.python}, {source.files} files", "sha256 of all prose": source.sha256}
     return facts
-
-
-def _last_facts(stage: LastStage, rows: numpy.ndarray, steps: int) -> dict[str, Any]:
-    text = record(documents(stage.corpus, "train"))
-    return {
-        "last stage, sha256 of the text": text.sha256,
-        "last stage, characters": sum(text.characters.values()),
-        "last stage, rows of tokens": f"{len(rows)} of {rows.shape[1]}",
-        "last stage, steps": steps,
-        "last stage, tokens seen": steps * stage.training.batch_rows * rows.shape[1],
-    }
 
 
 def model_card(twin: str, recipe: MicroworldRecipe, facts: Mapping[str, Any], curve: TrainingCurve) -> str:
@@ -232,7 +216,7 @@ def model_card(twin: str, recipe: MicroworldRecipe, facts: Mapping[str, Any], cu
         + ("" if recipe.architecture == "transformer" else f", state {recipe.hidden_size}"),
         f"- Text: {'tokens of each row shuffled; ' if recipe.is_shuffled else ''}strands "
         + _shares(recipe.corpus)
-        + ("" if recipe.last is None else f"; in a last stage, on other draws, {_shares(recipe.last.corpus)}"),
+        + "".join(f"; stage {name}: {_shares(stage.corpus)}" for name, stage in recipe.later.items()),
         f"- Loss of the last {min(WINDOW, len(curve.losses))} steps: {float(curve.losses[-WINDOW:].mean()):.4f} nats"
         " per token",
         *(f"- {key}: {value}" for key, value in facts.items()),
@@ -245,8 +229,8 @@ def model_card(twin: str, recipe: MicroworldRecipe, facts: Mapping[str, Any], cu
     return "\n".join(lines)
 
 
-def _both(facts: Mapping[str, Any], what: str) -> int:
-    return int(facts[what]) + int(facts.get(f"last stage, {what}", 0))
+def _total(facts: Mapping[str, Any], what: str) -> int:
+    return sum(int(value) for name, value in facts.items() if name == what or name.endswith(f", {what}"))
 
 
 def _shares(corpus: CorpusConfig) -> str:
@@ -262,7 +246,7 @@ def _result(
         title="The loss of the training text falls while the model learns",
         caption=f"Mean over {WINDOW} steps"
         + ("; each step sees rows that were never seen before." if recipe.training.epochs == 1 else ".")
-        + (f" After {facts['steps']:,} steps the text changes." if recipe.last is not None else ""),
+        + (f" After {facts['steps']:,} steps the text changes." if recipe.later else ""),
         traces=[{"type": "scatter", "mode": "lines", "x": steps, "y": losses, "line": {"color": PALETTE[0]}}],
         x=Axis(title="step"),
         y=Axis(title="loss of the batch, nats per token"),
@@ -276,8 +260,8 @@ def _result(
         config=document,
         title=f"{full_name(twin)}, trained",
         summary=[
-            f"{_both(facts, 'tokens seen'):,} tokens in {_both(facts, 'steps'):,} steps; the last {WINDOW} steps lose "
-            f"{losses[-1]:.3f} nats per token.",
+            f"{_total(facts, 'tokens seen'):,} tokens in {_total(facts, 'steps'):,} steps; the last {WINDOW} steps "
+            f"lose {losses[-1]:.3f} nats per token.",
             f"Load it with {where}.",
         ],
         tables=[

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy
 import torch
 from jaxtyping import Float, UInt16
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from torch import Tensor, nn
 
 import tremorscope
@@ -46,8 +46,8 @@ POSITION_AMPLITUDE = 0.1
 LONGEST_WAVE = 1000.0  # of the sinusoids from which the position embedding starts, over 2 pi
 
 
-class LastStage(BaseModel):
-    """A second training, from the weights that the first would have left on disk: rounded to bfloat16."""
+class Stage(BaseModel):
+    """One training on one text."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
@@ -77,16 +77,28 @@ class MicroworldRecipe(BaseModel):
         default_factory=lambda: LanguageTraining(batch_rows=8, learning_rate=5e-4, warmup_steps=500),
         description="How to learn it.",
     )
-    last: LastStage | None = Field(None, description="A last stage on another text, or none.")
+    later: Mapping[str, Stage] = Field(
+        {}, description="Further stages by name, each from the weights that the one before would have left on disk."
+    )
+
+    @field_validator("later", mode="before")
+    @classmethod
+    def _without_none(cls, given: Mapping[str, Any] | None) -> dict[str, Any]:
+        return {name: stage for name, stage in (given or {}).items() if stage is not None}
+
+    def stages(self) -> dict[str, Stage]:
+        """All stages, in order; the name of the first is empty."""
+        return {"": Stage(corpus=self.corpus, training=self.training), **self.later}
 
     def stop_at(self, num_steps: int) -> int:
-        """The step after which this model is finished."""
+        """The step of the first stage after which it is finished."""
         return max(1, round(self.stop_after * num_steps))
 
 
-# After the first text the model knows near offsets of the calendar and has wordings by heart. The last stage has far
-# offsets as often as near ones, wordings by the thousand, and more of what is hard.
-LAST_STAGE = LastStage(
+# After the first text the model knows near offsets of the calendar and has wordings by heart. The second stage has far
+# offsets as often as near ones, wordings by the thousand, and more of what is hard; the third, at a lower rate, brings
+# back what was forgotten meanwhile.
+HARD = Stage(
     corpus=CorpusConfig(
         seed=1,
         characters=46_000_000,
@@ -99,8 +111,21 @@ LAST_STAGE = LastStage(
     ),
     training=LanguageTraining(batch_rows=8, learning_rate=5e-4, warmup_steps=500),
 )
+BALANCED = Stage(
+    corpus=CorpusConfig(
+        seed=2,
+        characters=18_000_000,
+        weights={
+            **{"agreement": 0.10, "biographies": 0.22, "calendar": 0.16, "requests": 0.10},
+            **{"stories": 0.06, "quiz": 0.08, "induction": 0.08, "prose": 0.20},
+        },
+        composed=0.65,
+        near=False,
+    ),
+    training=LanguageTraining(batch_rows=8, learning_rate=2e-4, warmup_steps=100),
+)
 RECIPES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
-    "": ("GPT-2 of 4 layers, trained on the microworld's text", {"last": LAST_STAGE}),
+    "": ("GPT-2 of 4 layers, trained on the microworld's text", {"later": {"hard": HARD, "balanced": BALANCED}}),
     "init": ("the same model before training, rebuilt from its seed", {}),
     "shuffled": (
         "its twin, trained on the first stage's text (its first 40 %) with the tokens of each row shuffled",
@@ -195,26 +220,18 @@ def initial_module(recipe: MicroworldRecipe, vocabulary_size: int) -> nn.Module:
     return module.eval()
 
 
-def training_rows(recipe: MicroworldRecipe, tokenizer: Tokenizer) -> UInt16[numpy.ndarray, "rows length"]:
-    """The training text as rows of tokens, shuffled where the recipe says so.
+def training_rows(
+    recipe: MicroworldRecipe, tokenizer: Tokenizer, stage: Stage | None = None
+) -> UInt16[numpy.ndarray, "rows length"]:
+    """The text of a stage (the first by default) as rows of tokens, shuffled where the recipe says so.
 
     Half a minute for a hundred million characters.
 
     Raises:
         BadInput: If the text is shorter than a row.
     """
-    return text_rows(recipe.corpus, "train", tokenizer, recipe.length, is_shuffled=recipe.is_shuffled)
-
-
-def last_rows(recipe: MicroworldRecipe, tokenizer: Tokenizer) -> UInt16[numpy.ndarray, "rows length"]:
-    """The same for the text of the last stage.
-
-    Raises:
-        BadInput: If there is no last stage, or its text is shorter than a row.
-    """
-    if recipe.last is None:
-        raise BadInput("last stage of the recipe", got="none", wanted="one")
-    return text_rows(recipe.last.corpus, "train", tokenizer, recipe.length, is_shuffled=recipe.is_shuffled)
+    corpus = recipe.corpus if stage is None else stage.corpus
+    return text_rows(corpus, "train", tokenizer, recipe.length, is_shuffled=recipe.is_shuffled)
 
 
 def text_rows(
