@@ -25,7 +25,7 @@ def section(result: Result, network: str) -> str:
         HEADING,
         "",
         f"Study `microworld`, preset {result.preset}, seed {result.seed}: shares of held-out examples that are right,"
-        " with 95 % intervals.",
+        " with 99 % intervals.",
         "",
         "| strand | part | held out | judged by | right | guess | examples |",
         "|---|---|---|---|---|---|---|",

@@ -58,7 +58,7 @@ def test_each_is_what_its_recipe_makes(twin):
     assert sum(value.numel() for value in read_arrays(folder / WEIGHTS_FILE).values()) == num_parameters(twin)
     card = (folder / CARD_FILE).read_text(encoding="utf-8")
     name = full_name(twin).removeprefix("builtin:")
-    for part in (f"tremorscope train {name}", "sha256 of the training text", "## Measured", "95 % intervals"):
+    for part in (f"tremorscope train {name}", "sha256 of the training text", "## Measured", "99 % intervals"):
         assert part in card, part
 
 
