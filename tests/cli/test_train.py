@@ -16,7 +16,10 @@ from tremorscope.foundations.arrays import read_arrays
 from tremorscope.foundations.files import read_json
 from tremorscope.instruments.language.training import train_language_model
 from tremorscope.instruments.load import load
-from tremorscope.instruments.microworld.models import MicroworldRecipe, read_model, training_rows
+from tremorscope.instruments.microworld.models import read_model, training_rows
+from tremorscope.instruments.microworld.recipes import (
+    MicroworldRecipe,
+)
 
 TINY = [
     f"--set={pair}"

@@ -72,7 +72,11 @@ def test_every_row_is_judged_beside_its_nulls(smoke):
     for claim in result.claims:
         names = {null.name for null in claim.nulls}
         assert names == (
-            {"shuffled labels"} if claim.row == "L4b" else {INIT} if claim.row in ("L4a", "L4ar") else {INIT, SHUFFLED}
+            {"shuffled labels"}
+            if claim.row in ("L4b", "L4d")
+            else {INIT}
+            if claim.row in ("L4a", "L4ar", "L4c", "L4cr")
+            else {INIT, SHUFFLED}
         ), claim.row
         assert claim.measured.low <= claim.measured.value <= claim.measured.high
 
@@ -99,7 +103,8 @@ def test_tables_and_figures_show_all_networks(smoke):
     abilities = result.table("abilities")
     assert set(abilities.columns["network"]) == {MODEL, INIT, SHUFFLED, RECURRENT}
     assert set(result.table("prose").columns["predictor"]) >= {MODEL, RECURRENT, "trigram"}
-    assert {figure["name"] for figure in result.figures} == {"abilities", "pair_probe_layers"}
+    figures = {figure["name"] for figure in result.figures}
+    assert figures == {"abilities", "pair_probe_layers", "pair_last_token_probe_layers"}
     assert (folder / "report.html").is_file()
     assert any("wording" in flag for flag in result.flags)
 

@@ -33,8 +33,15 @@ def train_builtin(
 
     changes = nested(settings(set_ or []))
     if dry_run:
-        from tremorscope.instruments.microworld.models import full_name, num_parameters, recipe_of, twin_of
-        from tremorscope.instruments.microworld.models import recipe_document as document
+        from tremorscope.instruments.microworld.recipes import (
+            full_name,
+            num_parameters,
+            recipe_of,
+            twin_of,
+        )
+        from tremorscope.instruments.microworld.recipes import (
+            recipe_document as document,
+        )
 
         twin = twin_of(model)
         recipe = document(recipe_of(twin, changes))

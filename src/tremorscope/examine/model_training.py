@@ -22,17 +22,19 @@ from tremorscope.instruments.language.training import LanguageTraining, Training
 from tremorscope.instruments.microworld import prose
 from tremorscope.instruments.microworld.corpus import CorpusConfig, documents, record
 from tremorscope.instruments.microworld.models import (
-    MicroworldRecipe,
-    Stage,
     built_folder,
     fresh_tokenizer,
-    full_name,
     initial_module,
+    training_rows,
+    write_model,
+)
+from tremorscope.instruments.microworld.recipes import (
+    MicroworldRecipe,
+    Stage,
+    full_name,
     recipe_document,
     recipe_of,
-    training_rows,
     twin_of,
-    write_model,
 )
 from tremorscope.instruments.recording import recorded
 

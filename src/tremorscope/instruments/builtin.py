@@ -15,6 +15,7 @@ from tremorscope.foundations.errors import BadInput, did_you_mean
 from tremorscope.foundations.seeds import generator
 from tremorscope.instruments.digit_networks import digits_cnn, digits_transformer
 from tremorscope.instruments.microworld import models as microworld
+from tremorscope.instruments.microworld import recipes
 from tremorscope.instruments.network import Network
 from tremorscope.instruments.optimisers import momentum
 from tremorscope.instruments.recipe import check_recipe, run_recipe
@@ -90,13 +91,13 @@ def builtin_models() -> list[BuiltinModel]:
         )
     return rows + [
         BuiltinModel(
-            name=microworld.full_name(twin),
+            name=recipes.full_name(twin),
             description=description,
-            parameters=microworld.num_parameters(twin),
+            parameters=recipes.num_parameters(twin),
             is_trained=microworld.is_built(twin),
-            command=f"tremorscope train {microworld.full_name(twin).removeprefix('builtin:')}",
+            command=f"tremorscope train {recipes.full_name(twin).removeprefix('builtin:')}",
         )
-        for twin, (description, _) in microworld.RECIPES.items()
+        for twin, (description, _) in recipes.RECIPES.items()
     ]
 
 
@@ -109,11 +110,11 @@ def load_builtin(name: str, *, dtype: torch.dtype = torch.float32) -> Network:
     Raises:
         BadInput: If there is no such network, or a language model was not built yet.
     """
-    if name.partition("@")[0] == microworld.NAME:
+    if name.partition("@")[0] == recipes.NAME:
         network = microworld.load_microworld(name)
         return network if dtype is network.dtype else _cast(network, dtype)
     if name not in _MODELS:
-        names = [*_MODELS, *map(microworld.full_name, microworld.RECIPES)]
+        names = [*_MODELS, *map(recipes.full_name, recipes.RECIPES)]
         raise BadInput(f"model {name!r}", got="no such built-in", wanted=", ".join(names), remedy=_near(name, names))
     network = _MODELS[name][1](dtype)
     cache, place = Cache(), _key(name, network)

@@ -18,7 +18,7 @@ from tremorscope.instruments.load import load
 from tremorscope.instruments.microworld.biographies import PUBLISHED_PAIR
 from tremorscope.instruments.microworld.professions import PROFESSIONS
 from tremorscope.instruments.network import Network
-from tremorscope.methods.language.abilities import FIRST_CHOICE
+from tremorscope.methods.language.abilities import AMONG_NAMES, FIRST_CHOICE
 from tremorscope.methods.language.comparison import AbilitiesMeasurement, measure_abilities
 from tremorscope.methods.language.profession_probe import ProfessionProbes, measure_profession_probes
 from tremorscope.methods.language.prose import ProseLosses, measure_prose
@@ -72,6 +72,7 @@ class _Measured:
 
     abilities: AbilitiesMeasurement
     pair: ProfessionProbes
+    last_token: ProfessionProbes
     everyone: ProfessionProbes | None
 
 
@@ -88,6 +89,7 @@ def _chance(of: int) -> Expected:
 
 _ISSUE = "aim of the house, before training"
 _HIGH = Expected(low=0.95, origin=_ISSUE)
+_MORE_THAN_UNTRAINED = Expected(low=0.0, origin="by definition: more than the untrained twin")
 _ROWS: dict[str, _Row] = {
     **{
         f"L1{letter}": _Row(
@@ -122,31 +124,62 @@ _ROWS: dict[str, _Row] = {
         for letter, kind, told in (("a", "repeat", "a repeated list"), ("b", "copy", "a copied list"))
     },
     "L4a": _Row(
-        statement=f"A linear probe reads {' or '.join(PUBLISHED_PAIR)} from biographies without gendered words.",
-        expected=_HIGH,
+        statement=f"A linear probe reads {' or '.join(PUBLISHED_PAIR)} from hidden states averaged over the tokens of "
+        "biographies without gendered words.",
+        expected=Expected(
+            low=0.95,
+            origin=f"{_ISSUE}; the first judgement (seed 100) read the last token only, as row L4c does now: the "
+            "published probes average over tokens",
+        ),
         read=lambda measured, network: measured.pair.accuracy(network),
         nulls=(INIT,),
     ),
     "L4b": _Row(
-        statement="The probe owes this to training: its accuracy less that of the same probe on the untrained twin.",
-        expected=Expected(low=0.0, origin="by definition: more than the untrained twin"),
+        statement="That probe owes this to training: its accuracy less that of the same probe on the untrained twin.",
+        expected=_MORE_THAN_UNTRAINED,
         read=lambda measured, network: measured.pair.margin(network, INIT),
+        nulls=(),
+        twin=False,
+    ),
+    "L4c": _Row(
+        statement=f"A linear probe reads {' or '.join(PUBLISHED_PAIR)} from the hidden state at the last token alone.",
+        expected=_chance(2),
+        read=lambda measured, network: measured.last_token.accuracy(network),
+        nulls=(INIT,),
+    ),
+    "L4d": _Row(
+        statement="Training brings the profession to the last token: that accuracy less the untrained twin's.",
+        expected=_MORE_THAN_UNTRAINED,
+        read=lambda measured, network: measured.last_token.margin(network, INIT),
         nulls=(),
         twin=False,
     ),
     **{
         f"L5a{place}": _Row(
-            statement=f"{told} so many steps after or before another are right in new wordings: likeliest next word.",
-            expected=_HIGH,
-            read=_right("calendar", (f"{unit} after", f"{unit} before"), "templates", FIRST_CHOICE),
+            statement=f"{told} so many steps after or before another are right in new wordings: likeliest of {size}.",
+            expected=Expected(
+                low=0.95,
+                origin=f"{_ISSUE}; the first judgement (seed 100) asked for the likeliest of all next words, as row "
+                "L5c does now: chance is 1/7 and 1/12 among the names",
+            ),
+            read=_right("calendar", (f"{unit} after", f"{unit} before"), "templates", AMONG_NAMES),
         )
-        for place, unit, told in ((1, "weekday", "Days"), (2, "month", "Months"))
+        for place, unit, told, size in ((1, "weekday", "Days", 7), (2, "month", "Months", 12))
     },
     **{
         f"L5b{place}": _Row(
-            statement=f"{told} are right for combinations of offset and start that training never had: likeliest word.",
+            statement=f"{told} are right for combinations of offset and start that training never had: likeliest of "
+            f"{size}.",
             expected=_chance(size),
-            read=_right("calendar", (f"{unit} after", f"{unit} before"), "combinations", FIRST_CHOICE),
+            read=_right("calendar", (f"{unit} after", f"{unit} before"), "combinations", AMONG_NAMES),
+        )
+        for place, unit, told, size in ((1, "weekday", "Days", 7), (2, "month", "Months", 12))
+    },
+    **{
+        f"L5c{place}": _Row(
+            statement=f"{told} in new wordings are right, and even the likeliest of all next words.",
+            expected=_chance(size),
+            read=_right("calendar", (f"{unit} after", f"{unit} before"), "templates", FIRST_CHOICE),
         )
         for place, unit, told, size in ((1, "weekday", "Days", 7), (2, "month", "Months", 12))
     },
@@ -212,7 +245,7 @@ def run(config: MicroworldConfig, seed: int, run: Run) -> Result:
     measured = _pooled(config, seed, run)
     preset = str(run.request.get("preset", "quick"))
     networks = [name for name, _ in _networks(config)]
-    probes = [probe for probe in (measured.pair, measured.everyone) if probe is not None]
+    probes = [probe for probe in (measured.pair, measured.last_token, measured.everyone) if probe is not None]
     return Result(
         study="microworld",
         preset=preset,
@@ -242,11 +275,11 @@ def _pooled(config: MicroworldConfig, seed: int, run: Run) -> _Measured:
     for member in range(config.num_seeds):
         for place, (name, _) in enumerate(_networks(config)):
             items[f"abilities-{member}-{place}"] = {**shared, "part": "abilities", "member": member, "network": name}
-        for kind in ("pair", "all") if config.all_professions else ("pair",):
+        for kind in ("pair", "last-token", *(("all",) if config.all_professions else ())):
             items[f"{kind}-{member}"] = {**shared, "part": kind, "member": member}
     abilities: list[AbilitiesMeasurement] = []
     prose: dict[str, ProseLosses] = {}
-    probes: dict[str, list[ProfessionProbes]] = {"pair": [], "all": []}
+    probes: dict[str, list[ProfessionProbes]] = {"pair": [], "last-token": [], "all": []}
     jobs = int(run.request.get("jobs") or 1)
     for key, plain in map_items(_part, items, run=run, jobs=jobs, progress="draws of examples"):
         part = str(items[key]["part"])
@@ -257,9 +290,8 @@ def _pooled(config: MicroworldConfig, seed: int, run: Run) -> _Measured:
         else:
             probes[part].append(ProfessionProbes.of(plain))
     judged = abilities[0].joined([*abilities[1:], AbilitiesMeasurement(judgements={}, prose=prose)])
-    pair = probes["pair"][0].joined(probes["pair"][1:])
-    everyone = probes["all"][0].joined(probes["all"][1:]) if probes["all"] else None
-    return _Measured(abilities=judged, pair=pair, everyone=everyone)
+    joined = {part: some[0].joined(some[1:]) for part, some in probes.items() if some}
+    return _Measured(abilities=judged, pair=joined["pair"], last_token=joined["last-token"], everyone=joined.get("all"))
 
 
 def _part(item: Mapping[str, Any], run: Run | None) -> Any:
@@ -284,6 +316,7 @@ def _part(item: Mapping[str, Any], run: Run | None) -> Any:
     everyone = item["part"] == "all"
     return measure_profession_probes(
         networks,
+        pooling="last" if item["part"] == "last-token" else "mean",
         professions=[profession.name for profession in PROFESSIONS] if everyone else PUBLISHED_PAIR,
         num_train=config.num_fitted * (2 if everyone else 1),
         num_validation=max(2, config.num_probed // 2),
@@ -302,12 +335,13 @@ def _claims(measured: _Measured, networks: list[str], scope: str, preset: str) -
                 NullEvidence(name=null, description=NULLS[null], measured=row.read(measured, null))
                 for null in row.nulls
             ]
-            if name == "L4b":
+            if name in ("L4b", "L4d"):
+                probes = measured.pair if name == "L4b" else measured.last_token
                 nulls = [
                     NullEvidence(
                         name="shuffled labels",
                         description="the same margin of probes that learnt from shuffled labels",
-                        measured=measured.pair.margin(network, INIT, shuffled=True),
+                        measured=probes.margin(network, INIT, shuffled=True),
                     )
                 ]
             yield Claim(
@@ -340,8 +374,8 @@ def _summary(measured: _Measured, networks: list[str]) -> list[str]:
         f"Agreement across a relative clause: {told('L1d', MODEL)} right; untrained {told('L1d', INIT)}, trained on "
         f"shuffled text {told('L1d', SHUFFLED)}.",
         f"Days in new wordings: {told('L5a1', MODEL)}; new combinations: {told('L5b1', MODEL)} (a guess: 0.143).",
-        f"Two professions by a linear probe: {pair.accuracy(MODEL)}; on the untrained twin {pair.accuracy(INIT)}; from "
-        f"counts of words {pair.accuracy('bag of words')}.",
+        f"Two professions by a linear probe of averaged states: {pair.accuracy(MODEL)}; on the untrained twin "
+        f"{pair.accuracy(INIT)}; from counts of words {pair.accuracy('bag of words')}.",
     ]
     if RECURRENT in networks:
         sentences.append(

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from tests.instruments.language.tiny_models import Bigrams, bigrams, tiny, tiny_tokenizer
+from tests.instruments.microworld.reference import unchecked
 from tremorscope.foundations.errors import BadInput
 from tremorscope.instruments.language import scoring
 from tremorscope.instruments.language.encode import encode
@@ -150,8 +151,9 @@ def test_rows_lose_what_each_loses_alone(name):
 
 
 @pytest.mark.parametrize("network", [tiny("gpt2"), tiny("llama"), recurrent()])
-def test_hidden_states_are_those_at_the_last_token(network):
+def test_hidden_states_are_those_at_the_last_token_or_their_mean(network):
     states = all_hidden_states(network, PROMPTS, batch_size=2)
+    pooled = all_hidden_states(network, PROMPTS, pooling="mean", batch_size=2)
     assert len(states) == 3
     for place, prompt in enumerate(PROMPTS):
         tokens = torch.tensor([network.tokenizer(prompt)["input_ids"]])
@@ -159,6 +161,7 @@ def test_hidden_states_are_those_at_the_last_token(network):
             whole = network.module(tokens, output_hidden_states=True).hidden_states
         for layer, state in enumerate(states):
             torch.testing.assert_close(state[place], whole[layer][0, -1], rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(pooled[layer][place], whole[layer][0].mean(0), rtol=1e-4, atol=1e-5)
     assert torch.equal(hidden_states(network, PROMPTS, -1), hidden_states(network, PROMPTS, 2))
 
 
@@ -182,6 +185,8 @@ def test_bad_input_is_told_in_a_sentence():
         score_options(network, ["one", "two"], [(" one",), (" one", " two")])
     with pytest.raises(BadInput, match="got 5; wanted 0 to 2"):
         hidden_states(network, ["one"], 5)
+    with pytest.raises(BadInput, match="pooling: got middle; wanted mean or last"):
+        unchecked(all_hidden_states)(network, ["one"], pooling="middle")
     with pytest.raises(BadInput, match="hidden states of 'Bigrams'"):
         all_hidden_states(Network(Bigrams(), tokenizer=tiny_tokenizer()), ["one"])
     with pytest.raises(BadInput, match="at least one row of at least 2 tokens"):

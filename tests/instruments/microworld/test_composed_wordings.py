@@ -8,7 +8,8 @@ import pytest
 
 from tremorscope.foundations.errors import BadInput
 from tremorscope.instruments.microworld import calendar, induction, requests
-from tremorscope.instruments.microworld.composed_wordings import composed_form, composed_request, composed_statement
+from tremorscope.instruments.microworld.composed_statements import composed_statement
+from tremorscope.instruments.microworld.composed_wordings import composed_form, composed_request
 from tremorscope.instruments.microworld.corpus import CorpusConfig
 from tremorscope.instruments.microworld.draw import Draw
 from tremorscope.instruments.microworld.request_wordings import INTENTS

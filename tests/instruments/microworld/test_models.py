@@ -15,16 +15,18 @@ from tremorscope.instruments.microworld import models
 from tremorscope.instruments.microworld.corpus import CorpusConfig
 from tremorscope.instruments.microworld.models import (
     MATRIX_SD,
-    RECIPES,
     fresh_tokenizer,
     initial_module,
-    num_parameters,
     read_model,
+    text_rows,
+    write_model,
+)
+from tremorscope.instruments.microworld.recipes import (
+    RECIPES,
+    num_parameters,
     recipe_document,
     recipe_of,
-    text_rows,
     twin_of,
-    write_model,
 )
 from tremorscope.instruments.network import Network
 from tremorscope.instruments.task import Batch

@@ -17,11 +17,13 @@ from tremorscope.instruments.microworld.models import (
     CARD_FILE,
     RECIPE_FILE,
     WEIGHTS_FILE,
+    shipped_folder,
+)
+from tremorscope.instruments.microworld.recipes import (
     MicroworldRecipe,
     full_name,
     num_parameters,
     recipe_of,
-    shipped_folder,
 )
 
 SHIPPED = ("", "shuffled", "recurrent")

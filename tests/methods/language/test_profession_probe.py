@@ -13,7 +13,7 @@ from tremorscope.instruments.microworld.professions import PROFESSIONS
 from tremorscope.instruments.network import Network
 from tremorscope.methods.language.profession_probe import WORDS, ProfessionProbes, measure_profession_probes
 
-SIZES = {"num_train": 40, "num_validation": 20, "num_test": 30, "split": "validation"}
+SIZES = {"num_train": 40, "num_validation": 20, "num_test": 30, "split": "validation", "pooling": "last"}
 
 
 class Telling(nn.Module):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, takewhile
-from typing import final
+from typing import Literal, final, get_args
 
 import numpy
 import torch
@@ -17,6 +17,7 @@ from tremorscope.instruments.language.encode import encode, last_positions, take
 from tremorscope.instruments.network import Network
 from tremorscope.instruments.task import Batch
 
+Pooling = Literal["mean", "last"]
 BATCH_SIZE = 64
 LARGEST_LOGITS = 1 << 25  # numbers held at once: 128 MB in float32, whatever the vocabulary
 
@@ -166,15 +167,17 @@ def hidden_states(
 
 
 def all_hidden_states(
-    network: Network, prompts: Sequence[str], *, batch_size: int = BATCH_SIZE
+    network: Network, prompts: Sequence[str], *, pooling: Pooling = "last", batch_size: int = BATCH_SIZE
 ) -> tuple[Float[Tensor, "prompts _"], ...]:
-    """Hidden states of every layer at the last token of each prompt, in float32; see `hidden_states`.
+    """Hidden states of every layer, in float32: at the last token of each prompt, or their mean over its tokens.
 
-    Widths may differ between layers, as those of a recurrent model and its embedding do.
+    Widths may differ between layers, as those of a recurrent model and its embedding do. See `hidden_states`.
 
     Raises:
-        BadInput: If the module gives no hidden states.
+        BadInput: If the module gives no hidden states, or there is no such pooling.
     """
+    if pooling not in get_args(Pooling):
+        raise BadInput("pooling", got=pooling, wanted=" or ".join(get_args(Pooling)))
     found: list[Tensor] = []
     for chosen in _batches(list(map(len, token_rows(network, prompts))), batch_size, 1, network):
         batch = _read(network, [prompts[index] for index in chosen])
@@ -187,12 +190,20 @@ def all_hidden_states(
         states = getattr(output, "hidden_states", None)
         if not states:
             raise _no_hidden_states(network, f"{type(output).__name__} without them")
-        rows, last = torch.arange(len(chosen), device=states[0].device), last_positions(batch)
         if not found:
             found = [state.new_empty(len(prompts), state.shape[-1], dtype=torch.float32) for state in states]
         for whole, state in zip(found, states, strict=True):
-            whole[chosen] = state[rows, last].float()
+            whole[chosen] = _pooled(state, batch, pooling)
     return tuple(found)
+
+
+def _pooled(state: Float[Tensor, "texts length d"], batch: Batch, pooling: Pooling) -> Float[Tensor, "texts d"]:
+    """The last token's state, or the mean over all that are no padding."""
+    if pooling == "last":
+        return state[torch.arange(len(state), device=state.device), last_positions(batch)].float()
+    is_read = batch.kwargs["attention_mask"].bool()[..., None]
+    mean: Tensor = state.float().where(is_read, 0).sum(1) / is_read.sum(1)
+    return mean
 
 
 def _continued(

@@ -8,7 +8,7 @@ from functools import cache
 from typing import Literal, final, get_args
 
 from tremorscope.foundations.errors import BadInput, did_you_mean
-from tremorscope.instruments.microworld.composed_wordings import composed_statement
+from tremorscope.instruments.microworld.composed_statements import composed_statement
 from tremorscope.instruments.microworld.draw import Draw
 from tremorscope.instruments.microworld.splits import HeldOut, Split, divide, sources, take
 from tremorscope.instruments.microworld.template import Marked, Span, Template, capitalised, join, templates
@@ -102,7 +102,42 @@ BEFORE = templates(
     "{Offset} {units} earlier than {start} is",
     "The tree had its first leaves {on} {start}. We had planted it {offset} {units} earlier, {on}",
 )
-TEMPLATES: dict[Relation, dict[Split, tuple[Template, ...]]] = {"after": divide(AFTER), "before": divide(BEFORE)}
+# Further wordings that are held out.
+MORE: dict[Relation, dict[Split, tuple[Template, ...]]] = {
+    "after": {
+        "validation": templates(
+            "They promised it for {start} and needed {offset} {units} more, so it was done {on}",
+            "Monika reads {start} on the wall, adds {offset} {units} and says",
+            "{Offset} {units} beyond {start} lies",
+            "The guests came {on} {start} and stayed {offset} {units}, until",
+        ),
+        "test": templates(
+            "The milk of {start} keeps {offset} {units}, so drink it before it turns sour {on}",
+            "Turn the page of {start} on by {offset} {units}; there it says",
+            "The judge spoke {on} {start}, and {offset} {units} later, {on}",
+            "If {start} was {offset} {units} ago, today is",
+        ),
+    },
+    "before": {
+        "validation": templates(
+            "The invitation for {start} came {offset} {units} too early, {on}",
+            "Monika reads {start} on the wall, subtracts {offset} {units} and says",
+            "{Offset} {units} short of {start} lies",
+            "The guests left {on} {start} after a stay of {offset} {units}, so they had come {on}",
+        ),
+        "test": templates(
+            "The milk was sour {on} {start}, as it stood there for {offset} {units}, since",
+            "Turn the page of {start} back by {offset} {units}; there it says",
+            "The judge spoke {on} {start}, and {offset} {units} earlier, {on}",
+            "If {start} will be here in {offset} {units}, today is",
+        ),
+    },
+}
+_FIRST: dict[Relation, tuple[Template, ...]] = {"after": AFTER, "before": BEFORE}
+TEMPLATES: dict[Relation, dict[Split, tuple[Template, ...]]] = {
+    relation: {split: (*some, *MORE[relation].get(split, ())) for split, some in divide(_FIRST[relation]).items()}
+    for relation in RELATIONS
+}
 
 # Before a list of names or numbers, by direction; {things} is "days", "months" or "numbers".
 LIST_OPENERS: dict[Relation, dict[Split, tuple[Template, ...]]] = {

@@ -1,6 +1,7 @@
 """Wordings put together from parts, thousands of them: with a few dozen alone, a small model learns each by heart.
 
-They are for the last part of training. None is a wording that is held out.
+They are for the last part of training; none is a wording that is held out. Those of the calendar are in
+`composed_statements`.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from functools import cache
 from typing import Literal
 
 from tremorscope.instruments.microworld.draw import Draw
+from tremorscope.instruments.microworld.names import FIRST_NAMES
 from tremorscope.instruments.microworld.template import Template, capitalised
 from tremorscope.instruments.microworld.word_list import phrases
 
@@ -99,111 +101,39 @@ ASKED = {
     "opinion": phrases("judge {item}; say whether {item} are good; tell me if you like {item}; rate {item}"),
 }
 
-# Statements of the calendar: what happens, or a reckoning and a word that leads to its result.
-ACTORS = phrases(
-    "the baker; the ship; our train; the queen; my aunt; the singer; the old man; a traveller; the farmer; the parade;"
-    " the fair; the doctor; our team; the builder; the sailor; the class; the judge; the pilot; the twins; the lamp"
-)
-BEGINS = phrases(
-    "set out; went away; fell ill; began to work; moved in; came by; was seen; got ready; stopped; started"
-)
-ENDS = phrases(
-    "arrived; returned; was well again; finished; moved out; came by again; was seen again; was done; went on"
-)
-HEADS: dict[str, tuple[str, ...]] = {
-    "after": (
-        "{Offset} {units} after {start}",
-        "{Offset} {units} past {start}",
-        "{Start} and {offset} {units} more",
-        "{Offset} {units} on from {start}",
-        "{Offset} {units} counted from {start} onwards",
-        "With {offset} {units} gone since {start}",
-        "Going {offset} {units} forward from {start}",
-        "If {offset} {units} pass after {start}",
-        "It was {start}, and when {offset} {units} have gone by",
-        "Take {start}, add {offset} {units}",
-        "Having waited {offset} {units} since {start}",
-        "Today is {start}; in {offset} {units}",
-        "{Start}, then {offset} {units} of waiting",
-        "After {start} let {offset} {units} pass",
-        "As it is {start} now, {offset} {units} from today",
-        "We stand at {start} and step {offset} {units} forward",
-        "When {offset} {units} follow {start}",
-        "{Start} lies {offset} {units} back",
-    ),
-    "before": (
-        "{Offset} {units} before {start}",
-        "{Start} less {offset} {units}",
-        "{Start}, but {offset} {units} sooner",
-        "{Offset} {units} ahead of {start} in time",
-        "{Offset} {units} counted from {start} backwards",
-        "With {offset} {units} to go until {start}",
-        "Going {offset} {units} backward from {start}",
-        "If {start} is {offset} {units} away",
-        "It is {start}, and {offset} {units} ago",
-        "Take {start}, take off {offset} {units}",
-        "Having {offset} {units} left until {start}",
-        "Today is {start}; {offset} {units} in the past",
-        "{Start}, and the {offset} {units} before it",
-        "Let {offset} {units} come before {start}",
-        "As it is {start} now, {offset} {units} before today",
-        "We stand at {start} and step {offset} {units} backward",
-        "When {offset} {units} lead up to {start}",
-        "{Start} lies {offset} {units} ahead",
-    ),
+# A thing asked for, and what is said of it.
+THINGS = {
+    "tell": phrases("facts; a few words; news; a description; information; an explanation; a short report"),
+    "poem": phrases("a verse; rhymes; a song; a ballad; some lines; four lines; a limerick; a hymn"),
+    "story": phrases("a tale; a bedtime story; a fairy tale; a legend; an adventure; a short story; a chapter"),
+    "find": phrases("the way; directions; a map; a place; a hint where to look; the address; a path"),
+    "learn": phrases("a lesson; a course; a first book; a guide; a lecture; a school book; an introduction"),
+    "draw": phrases("a drawing lesson; a sketch; help with a painting; a way to paint; a first line of a picture"),
+    "gift": phrases("a present; a small gift; a surprise; a parcel; a birthday present; something to wrap up"),
+    "opinion": phrases("a judgement; your view; a review; a kind word; an honest opinion; praise; a verdict"),
 }
-TAILS = (
-    *(", it is", ": it is", ", and it is", ", the answer is", ": the answer is", ", so it is", ", and that is", ":"),
-    *(", so we have", ", so the {unit} is", ", and the calendar says", ", that must be", ", and we have", ", which is"),
-    *(", as we know, it is", ", then, is", ", and of course it is", ", and so we say"),
+RELATES = {"find": phrases("to; towards; for"), "": phrases("about; on; with; that has to do with; concerning")}
+WISHES = (
+    *("{thing} would be lovely.", "{thing}, please.", "I wish for {thing}.", "is there {thing}?", "{thing} is wanted."),
+    *("who has {thing}?", "my wish: {thing}.", "we could use {thing}.", "{thing} will do.", "give me {thing}."),
+    *(
+        "{thing}, if you can.",
+        "I ask for {thing}.",
+        "could it be {thing}?",
+        "today we need {thing}.",
+        "let me have {thing}.",
+    ),
+    *(
+        "how about {thing}?",
+        "I was told to ask for {thing}.",
+        "what I want is {thing}.",
+        "{thing} is what they expect.",
+    ),
 )
-EVENTS = {
-    "after": (
-        "<Actor> <first> {on} {start} and <last> {offset} {units} later, {on}",
-        "<Actor> <first> {on} {start} and, {offset} {units} later, <last> {on}",
-        "When <actor> <first> it was {start}, and {offset} {units} on it was",
-        "<Actor> <first> {on} {start}. After {offset} {units} <actor> <last>, so that was {on}",
-        "<Actor> <first> {on} {start}. {Offset} {units} afterwards came",
-        "<Actor> <first> {on} {start} for {offset} {units}, until",
-        "It took <actor> {offset} {units} from {start} to",
-        "{Offset} {units} had passed since {start} when <actor> <last>, {on}",
-        "<Actor> was to come {on} {start} but came {offset} {units} later, {on}",
-        "The {unit} that is {offset} {units} later than {start} must be",
-        "{Start} is {offset} {units} before",
-        "It must be {offset} {units} later than {start}, and that is",
-        "<Actor> <last> {offset} {units} later than {start}, {on}",
-        "They say it happened {offset} {units} later than {start}, so {on}",
-        "As it is {offset} {units} later than {start}, we have",
-        "<Actor> <first> {on} {start}, then came {offset} {units} of rain, which ended {on}",
-        "<Actor> <first> {on} {start}, which was {offset} {units} before",
-        "Later by {offset} {units} than {start} comes",
-    ),
-    "before": (
-        "<Actor> <last> {on} {start} but <first> {offset} {units} earlier, {on}",
-        "<Actor> <last> {on} {start} and, {offset} {units} earlier, <first> {on}",
-        "When <actor> <last> it was {start}, and {offset} {units} back it had been",
-        "<Actor> <last> {on} {start}. Before that, {offset} {units} long, <actor> had waited, from",
-        "<Actor> <last> {on} {start}. {Offset} {units} previously came",
-        "<Actor> <last> {on} {start} after {offset} {units}, so <actor> <first> {on}",
-        "It took <actor> {offset} {units} to get to {start} from",
-        "{Offset} {units} were to pass until {start} when <actor> <first>, {on}",
-        "<Actor> was to come {on} {start} but came {offset} {units} earlier, {on}",
-        "The {unit} that is {offset} {units} earlier than {start} must be",
-        "{Start} is {offset} {units} after",
-        "It must be {offset} {units} earlier than {start}, and that is",
-        "<Actor> <first> {offset} {units} earlier than {start}, {on}",
-        "They say it happened {offset} {units} earlier than {start}, so {on}",
-        "As it is {offset} {units} earlier than {start}, we have",
-        "After {offset} {units} of rain <actor> <last> {on} {start}, so the rain had begun {on}",
-        "<Actor> <last> {on} {start} after {offset} {units} of waiting, so the waiting had begun {on}",
-        "<Actor> <last> {on} {start} after {offset} {units}, so it had all begun {on}",
-        "<Actor> <last> {on} {start}, which was {offset} {units} after",
-        "After {offset} {units} <actor> <last> {on} {start}, having come {on}",
-    ),
-}
-OPENINGS = (
-    *("", "", "", "", "Now think. ", "A riddle. ", "Let us count. ", "Quick! ", "Look at the calendar. ", "Easy: "),
-    *("In our town: ", "Note: ", "For example: ", "Mother asked. ", "Exercise. ", "Well: "),
+TASKS = phrases(
+    "I must hold a speech on; we have a test on; I was asked about; tomorrow I speak about; my homework is on; I have"
+    " to know all about; they want me to explain; my club has a day about; we prepare a play about; I write a book on;"
+    " I have an exam about; somebody asked me about; my mind is on; she will question me on; I run a course on"
 )
 
 
@@ -211,10 +141,14 @@ OPENINGS = (
 LABELS = phrases(
     "Morning; Evening; Night; Day; Page; Book; Song; Line; Voice; Echo; Mirror; Image; Mother; Daughter; Father; Son;"
     " King; Queen; Sun; Moon; Front; Back; Top; Bottom; Up; Down; North; South; East; West; Old; New; Then; Now; This;"
-    " That; Ask; Tell; Send; Receive; Draft; Final; Source; Target; Before; After; Speaker; Crowd; Tom; Lena; Oscar;"
-    " Paula; Red; Blue; Sign; Card; Letter; Reply; Model; Cast; Start; Finish"
+    " That; Ask; Tell; Send; Receive; Draft; Final; Source; Target; Before; After; Speaker; Crowd; Red; Blue; Sign;"
+    " Card; Letter; Reply; Model; Cast; Start; Finish"
 )
-SAYS = phrases("said; says; sang; called; read; wrote down; typed; heard; noted; spelled")
+WHO = (*FIRST_NAMES["female"], *FIRST_NAMES["male"], *phrases("We; They; You; The king; My aunt; The boys; A bird; It"))
+SAYS = phrases("said; says; sang; called; read; wrote down; typed; heard; noted; spelled; shouted; whispered; put; has")
+LINKS = (". ", ". Then ", ", then ", ", but ", ", and then ", "; after that ", " while ", " as ", "; ", ". Later ")
+OPENERS = ("{}: ", "{} {}: ", "{}. ", "{} - ", "The {}: ", "({}) ", "{}, {}: ", "{} ", '"{}" ')
+BETWEEN = (" ", " ", " ", ", ", ", ", " and ", "; ", " - ")
 
 
 def composed_request(draw: Draw, intent: str) -> Template:
@@ -223,45 +157,50 @@ def composed_request(draw: Draw, intent: str) -> Template:
     >>> composed_request(Draw(0, "example"), "gift").text
     'Her brother is mad about {item}. What present is right?'
     """
-    form = draw.below(4)
+    form = draw.below(7)
     if form == 0:
+        thing = f"{draw.one(THINGS[intent])} {draw.one(RELATES.get(intent, RELATES['']))} {{item}}"
+        return _template(capitalised(draw.one(WISHES).replace("{thing}", thing)))
+    if form == 1:
         return _template(f"{draw.one(POLITE)} {draw.one(ASKED[intent])}{draw.one(('.', ', please.', '?'))}")
     question = draw.one(QUESTIONS[intent])
-    setup = draw.one(BROUGHT_UP) if form == 1 else f"{capitalised(draw.one(PEOPLE))} {draw.one(CARES)} {{item}}."
+    if form == 2:
+        setup = draw.one(BROUGHT_UP)
+    elif form == 3:
+        setup = f"{capitalised(draw.one(TASKS))} {{item}}."
+    else:
+        setup = f"{capitalised(draw.one(PEOPLE))} {draw.one(CARES)} {{item}}."
     return _template(f"{question} {setup}" if draw.below(4) == 0 else f"{setup} {question}")
-
-
-def composed_statement(draw: Draw, relation: Literal["after", "before"]) -> Template:
-    """A statement of the calendar in one of thousands of wordings; slots as in `calendar`.
-
-    >>> composed_statement(Draw(0, "example"), "after").text
-    'In our town: {Start} lies {offset} {units} back, and it is'
-    """
-    opening = draw.one(OPENINGS)
-    if draw.below(2) == 0:
-        return _template(f"{opening}{draw.one(HEADS[relation])}{draw.one(TAILS)}")
-    actor, first, last = draw.one(ACTORS), draw.one(BEGINS), draw.one(ENDS)
-    told = draw.one(EVENTS[relation])
-    for slot, words in (("Actor", capitalised(actor)), ("actor", actor), ("first", first), ("last", last)):
-        told = told.replace(f"<{slot}>", words)
-    return _template(opening + told)
 
 
 def composed_form(draw: Draw, kind: Literal["repeat", "copy"]) -> tuple[str, str, str]:
     """What stands before a sequence of words, between them, and between the sequence and its copy.
 
     >>> composed_form(Draw(0, "example"), "copy")
-    ('Final: ', ', ', '. Day:')
+    ('Send has ', ' - ', ' / Day has')
     """
     first, second = draw.some(LABELS, 2)
-    between = draw.one((" ", " ", ", "))
+    between = draw.one(BETWEEN)
     if kind == "repeat":
-        return draw.one((f"{first}: ", f"{first} {second.lower()}: ", f"{first}. ")), between, between
+        again = draw.one((between, between, ", ", ". ", "; ", " "))
+        return draw.one(OPENERS).format(first, second.lower()), between, again
+    form = draw.below(3)
     end = draw.one((".", ".", ",", ";", " |", " /", " -", ""))
-    if draw.below(3) == 0:
+    if form == 0:
         verb = draw.one(SAYS)
         return f"{first} {verb} ", between, f"{end} {second} {verb}"
-    return f"{first}: ", between, f"{end} {second}:"
+    if form == 1:
+        one, other = draw.some(WHO, 2)
+        verb = draw.one(SAYS)
+        link = draw.one(LINKS)
+        told = other if link[0] == "." and link.endswith(". ") else _inner(other)
+        return f"{one} {verb} ", between, f"{link}{told} {verb}{draw.one(('', '', ' too,', ':', ' the same:'))}"
+    return f"{first}: ", between, f"{end} {second}{draw.one((':', ':', ' =', ' -'))}"
+
+
+def _inner(name: str) -> str:
+    """A speaker within a sentence: only names keep their capital letter."""
+    return name if name in FIRST_NAMES["female"] or name in FIRST_NAMES["male"] else name[0].lower() + name[1:]
 
 
 @cache

@@ -11,7 +11,7 @@ from tremorscope.foundations.errors import BadInput, did_you_mean
 from tremorscope.instruments.microworld.composed_wordings import composed_form
 from tremorscope.instruments.microworld.draw import Draw
 from tremorscope.instruments.microworld.lexicon import NOUNS
-from tremorscope.instruments.microworld.splits import HeldOut, Split, divide, part_of, sources, take
+from tremorscope.instruments.microworld.splits import HeldOut, Split, part_of, sources, take
 from tremorscope.instruments.microworld.template import Marked, Span, join
 
 Kind = Literal["repeat", "copy"]
@@ -21,8 +21,8 @@ WORDS = tuple(noun.singular for noun in NOUNS)
 
 # What stands before a sequence, between the words, and between a sequence and its copy.
 FORMS: dict[Kind, dict[Split, tuple[tuple[str, str, str], ...]]] = {
-    "repeat": divide(
-        (
+    "repeat": {
+        "train": (
             ("", " ", " "),
             ("", ", ", ", "),
             ("Again: ", ", ", ", "),
@@ -33,12 +33,23 @@ FORMS: dict[Kind, dict[Split, tuple[tuple[str, str, str], ...]]] = {
             ("Words: ", ", ", ", "),
             ("", " and ", " and "),
             ("Round and round: ", ", ", ", "),
+        ),
+        "validation": (
             ("Repeat: ", " ", " "),
+            ("Our choir: ", ", ", ", "),
+            ("On and on it went: ", " ", "; "),
+            ("Once more. ", ", ", ". "),
+        ),
+        "test": (
             ("Chant: ", " ", ", "),
-        )
-    ),
-    "copy": divide(
-        (
+            ("Drums: ", ", ", ", "),
+            ("The parrot talks: ", " ", " "),
+            ("All day long ", " ", ", "),
+            ("From the start. ", ", ", "; "),
+        ),
+    },
+    "copy": {
+        "train": (
             ("Copy: ", " ", " ="),
             ("He said ", ", ", ". She said"),
             ("Once: ", " ", ". Twice:"),
@@ -51,10 +62,21 @@ FORMS: dict[Kind, dict[Split, tuple[tuple[str, str, str], ...]]] = {
             ("First: ", " ", ". Second:"),
             ("I say ", ", ", ". You say"),
             ("Original: ", ", ", ". Copy:"),
+        ),
+        "validation": (
             ("Left: ", " ", " | Right:"),
+            ("The captain ordered ", ", ", ", and the crew answered"),
+            ("Give: ", " ", " -> Take:"),
+            ("Hear ", ", ", "; repeat"),
+        ),
+        "test": (
             ("She wrote ", " ", " and he wrote"),
-        )
-    ),
+            ("Input: ", ", ", ". Output:"),
+            ("The menu says ", ", ", ". The waiter brings"),
+            ("In: ", " ", " / Out:"),
+            ("Remember ", " ", ". You remembered"),
+        ),
+    },
 }
 
 

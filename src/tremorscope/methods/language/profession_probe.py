@@ -16,7 +16,7 @@ from tremorscope.foundations.estimate import Estimate
 from tremorscope.foundations.figures import NULL_COLOUR, PALETTE, Axis, Figure, line
 from tremorscope.foundations.results import Table
 from tremorscope.foundations.seeds import derive, numpy_generator
-from tremorscope.instruments.language.scoring import all_hidden_states
+from tremorscope.instruments.language.scoring import Pooling, all_hidden_states
 from tremorscope.instruments.microworld import biographies
 from tremorscope.instruments.microworld.splits import Split
 from tremorscope.instruments.network import Network
@@ -51,10 +51,12 @@ class ProfessionProbes:
     """Probes of several networks on the same biographies; one draw of them, or several one after the other.
 
     `probes` holds, by the name of the network, one `Probe` for each draw. `templates` and `names` are the wordings and
-    people of the test examples, of all draws in order.
+    people of the test examples, of all draws in order. `pooling` says what the probes read: the mean over all tokens,
+    or the last one.
     """
 
     professions: tuple[str, ...]
+    pooling: Pooling
     probes: Mapping[str, tuple[Probe, ...]]
     templates: tuple[str, ...]
     names: tuple[str, ...]
@@ -78,6 +80,7 @@ class ProfessionProbes:
         parts = [self, *others]
         return ProfessionProbes(
             professions=self.professions,
+            pooling=self.pooling,
             probes={name: tuple(probe for part in parts for probe in part.probes[name]) for name in self.probes},
             templates=tuple(one for part in parts for one in part.templates),
             names=tuple(one for part in parts for one in part.names),
@@ -118,15 +121,15 @@ class ProfessionProbes:
             Table.of_rows(
                 rows,
                 name=f"{self._name}_probe",
-                title=f"Linear probes for {self._task}",
-                caption="Logistic regression on hidden states at the last token of biographies without pronouns or "
-                "first names, which do not name the profession. Layer and penalty are chosen on validation "
-                "examples; wordings and people of the test examples are absent from training.",
+                title=f"Linear probes for {self._task}, {self._read}",
+                caption=f"Logistic regression on hidden states {self._read} of biographies without pronouns or first "
+                "names, which do not name the profession. Layer and penalty are chosen on validation examples; "
+                "wordings and people of the test examples are absent from training.",
             ),
             Table.of_rows(
                 layers,
                 name=f"{self._name}_probe_layers",
-                title=f"Linear probes for {self._task}, layer by layer",
+                title=f"Linear probes for {self._task}, {self._read}, layer by layer",
                 caption="Mean accuracy over the draws; layer 0 is the embedding.",
             ),
         ]
@@ -147,9 +150,9 @@ class ProfessionProbes:
         return [
             Figure(
                 name=f"{self._name}_probe_layers",
-                title=f"How far each layer tells {self._task}",
-                caption=f"Test accuracy of a linear probe at the last token, mean over the draws. Of {own}, the layer "
-                f"chosen on validation examples reaches {self.accuracy(own)}; words alone reach "
+                title=f"How far each layer tells {self._task}, {self._read}",
+                caption=f"Test accuracy of a linear probe {self._read}, mean over the draws. Of {own}, the layer chosen "
+                f"on validation examples reaches {self.accuracy(own)}; words alone reach "
                 f"{self.accuracy(WORDS)} (dashed).",
                 traces=traces,
                 x=Axis(title="layer (0: embedding)"),
@@ -170,7 +173,7 @@ class ProfessionProbes:
             for name, draws in plain["probes"].items()
         }
         lists = {key: tuple(plain[key]) for key in ("professions", "templates", "names")}
-        return cls(probes=probes, **lists)
+        return cls(probes=probes, pooling=plain["pooling"], **lists)
 
     @property
     def _task(self) -> str:
@@ -179,8 +182,12 @@ class ProfessionProbes:
         return f"{len(self.professions)} professions"
 
     @property
+    def _read(self) -> str:
+        return "averaged over all tokens" if self.pooling == "mean" else "at the last token"
+
+    @property
     def _name(self) -> str:
-        return "pair" if len(self.professions) == 2 else "all"
+        return ("pair" if len(self.professions) == 2 else "all") + ("_last_token" if self.pooling == "last" else "")
 
     def _right(self, name: str, shuffled: bool) -> numpy.ndarray:
         probes = self.probes[name]
@@ -195,13 +202,14 @@ def measure_profession_probes(
     networks: Mapping[str, Network],
     *,
     professions: Sequence[str] = biographies.PUBLISHED_PAIR,
+    pooling: Pooling = "mean",
     num_train: int = 300,
     num_validation: int = 150,
     num_test: int = 200,
     split: Split = "test",
     seed: int = 0,
 ) -> ProfessionProbes:
-    """Can the profession be read from hidden states at the end of a text that never names it?
+    """Can the profession be read from the hidden states of a text that never names it?
 
     Texts are biographies without gendered words, of training wordings and people (to fit), validation ones (to choose
     layer and penalty) and those of `split` (to report). Features are scaled by the training examples' mean and
@@ -211,6 +219,8 @@ def measure_profession_probes(
     Args:
         networks: By name; the one in question first.
         professions: At least two; `PUBLISHED_PAIR`, or all names of `PROFESSIONS`.
+        pooling: What a probe reads: the mean of the hidden states over all tokens (as in arXiv:2403.19647, section 4),
+            or the state at the last token, which holds only what the network brought there.
         num_train: Biographies to fit on.
         num_validation: To choose on.
         num_test: To report.
@@ -245,11 +255,12 @@ def measure_profession_probes(
             remedy="Use more.",
         )
     texts = [[one.prompt for one in part] for part in parts]
-    features = {name: _layers(network, texts) for name, network in networks.items()}
+    features = {name: _layers(network, texts, pooling) for name, network in networks.items()}
     features[WORDS] = [_word_counts(texts)]
     closings = [template.text for template in biographies.CLOSINGS[split]]
     return ProfessionProbes(
         professions=tuple(places),
+        pooling=pooling,
         probes={name: (_probe(layers, labels, seed),) for name, layers in features.items()},
         templates=tuple(_without_closing(one.template, closings) for one in parts[2]),
         names=tuple(one.name for one in parts[2]),
@@ -260,11 +271,11 @@ Features = tuple[Float[numpy.ndarray, "_ _"], ...]
 Labels = Sequence[Int[numpy.ndarray, " _"]]
 
 
-def _layers(network: Network, texts: Sequence[Sequence[str]]) -> list[Features]:
+def _layers(network: Network, texts: Sequence[Sequence[str]], pooling: Pooling) -> list[Features]:
     """For each layer the states of the texts to fit, to choose and to report on."""
     flat = [text for part in texts for text in part]
     ends = numpy.cumsum([len(part) for part in texts])[:-1]
-    states = all_hidden_states(network, flat)
+    states = all_hidden_states(network, flat, pooling=pooling)
     return [tuple(numpy.split(state.cpu().numpy().astype(numpy.float64), ends)) for state in states]
 
 
