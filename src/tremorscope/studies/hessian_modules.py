@@ -72,7 +72,7 @@ class HessianModulesConfig(Config):
     monitor_epochs: int = Field(8, ge=1, description="Epochs before and after the patterns come, under the monitor.")
     language_model: str = Field("builtin:microworld", description="Has one block steered between two sets of prompts.")
     language_block: str = Field("transformer.h.2.*", description="The weights of that block.")
-    language_draws: int = Field(4, ge=2, description="Draws of prompts for it.")
+    language_draws: int = Field(8, ge=2, description="Draws of prompts for it.")
     language_k: int = Field(10, ge=1, description="Stiff directions of the kept prompts that are left alone there.")
     num_prompts: int = Field(32, ge=4, description="Prompts of each set in a draw: for curvature, choice and test.")
     data: str | None = Field(None, description="An .npz of square images with classes (MNIST) for the 8x8 digits.")
@@ -115,7 +115,7 @@ class HessianModulesConfig(Config):
     },
     cost={
         "quick": "about 100 CPU-seconds: 5 networks of 2,008 weights, each steered both ways",
-        "desk": "about 22 CPU-minutes: 8 networks with every part, 4 draws of prompts for a language model",
+        "desk": "about 25 CPU-minutes: 8 networks with every part, 8 draws of prompts for a language model",
         "paper": "hours; needs --set data=FILE.npz (MNIST)",
     },
     rows=ROWS,

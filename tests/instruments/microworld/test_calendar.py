@@ -22,8 +22,8 @@ COUNTED = """one two three four five six seven eight nine ten eleven twelve thir
 eighteen nineteen twenty twenty-one twenty-two twenty-three twenty-four"""
 COUNT = {word: place for place, word in enumerate(str.split(COUNTED), start=1)}
 BACKWARDS = re.compile(
-    r"before(?! it turns)|ago(?!, today)|back|earlier|Minus|away from|so it was sent|had closed|went by|ends (?:on|in) |"
-    r"short of|too early|subtracts|had come|as it stood|will be here",
+    r"before|ago|back|earlier|Minus|away from|so it was sent|had closed|went by|ends (?:on|in) |"
+    r"takes off|had come|left until",
     re.IGNORECASE,
 )
 

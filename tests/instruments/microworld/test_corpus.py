@@ -15,8 +15,8 @@ GENERATED = {strand: 1.0 for strand in STRANDS if strand != "prose"}
 SMALL = CorpusConfig(characters=24_000, held_out_characters=4_000, weights=GENERATED)
 PINNED = {
     "train": "6f14b3ad2ad5ce68ec8b6b7a9d93e4aa557d8795c770032eae57a02356841572",
-    "validation": "a8efb4b2ec4812eb7eb9b066fbdd4c8a4e8fc1b98b9db6fbf78790288b5d8589",
-    "test": "d024db0a9395c5572ff7dd352224f4aabbb99bc7368c8c69e3048409b2261440",
+    "validation": "dd86b88c89a32531c979c4e784ee250c7bd04a02b672b8141baadff748e58f8a",
+    "test": "5008667c76c10a5838aba5a63a5c81041c624fa288377654de422c42939016f3",
 }
 
 

@@ -102,34 +102,34 @@ BEFORE = templates(
     "{Offset} {units} earlier than {start} is",
     "The tree had its first leaves {on} {start}. We had planted it {offset} {units} earlier, {on}",
 )
-# Further wordings that are held out.
+# Further wordings that are held out; the words that tell the direction are ones that training has.
 MORE: dict[Relation, dict[Split, tuple[Template, ...]]] = {
     "after": {
         "validation": templates(
             "They promised it for {start} and needed {offset} {units} more, so it was done {on}",
             "Monika reads {start} on the wall, adds {offset} {units} and says",
-            "{Offset} {units} beyond {start} lies",
+            "Just {offset} {units} past {start} on the calendar stands",
             "The guests came {on} {start} and stayed {offset} {units}, until",
         ),
         "test": templates(
-            "The milk of {start} keeps {offset} {units}, so drink it before it turns sour {on}",
-            "Turn the page of {start} on by {offset} {units}; there it says",
+            "The milk came {on} {start} and was sour {offset} {units} later, {on}",
+            "Leave {start}, walk {offset} {units} forward through the calendar, and stop at",
             "The judge spoke {on} {start}, and {offset} {units} later, {on}",
-            "If {start} was {offset} {units} ago, today is",
+            "Since {start} they have had {offset} {units} of rain; today is",
         ),
     },
     "before": {
         "validation": templates(
-            "The invitation for {start} came {offset} {units} too early, {on}",
-            "Monika reads {start} on the wall, subtracts {offset} {units} and says",
-            "{Offset} {units} short of {start} lies",
+            "The invitation for {start} came {offset} {units} before that, {on}",
+            "Monika reads {start} on the wall, takes off {offset} {units} and says",
+            "Looking back {offset} {units} from {start} on the calendar, she found",
             "The guests left {on} {start} after a stay of {offset} {units}, so they had come {on}",
         ),
         "test": templates(
-            "The milk was sour {on} {start}, as it stood there for {offset} {units}, since",
-            "Turn the page of {start} back by {offset} {units}; there it says",
+            "The milk was sour {on} {start}. It had come {offset} {units} earlier, {on}",
+            "Leave {start}, walk {offset} {units} backward through the calendar, and stop at",
             "The judge spoke {on} {start}, and {offset} {units} earlier, {on}",
-            "If {start} will be here in {offset} {units}, today is",
+            "{Offset} {units} are left until {start}, so today is",
         ),
     },
 }
