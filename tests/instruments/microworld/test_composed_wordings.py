@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import islice
 
 import pytest
@@ -20,7 +21,10 @@ MANY = 3000
 @pytest.fixture(scope="module")
 def statements():
     draw = Draw(5, "statements")
-    return {relation: {composed_statement(draw, relation) for _ in range(MANY)} for relation in calendar.RELATIONS}
+    return {
+        relation: {composed_statement(draw, relation, wider=wider) for wider in (False, True) for _ in range(MANY)}
+        for relation in calendar.RELATIONS
+    }
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +36,10 @@ def asked():
 @pytest.fixture(scope="module")
 def forms():
     draw = Draw(5, "forms")
-    return {kind: {composed_form(draw, kind) for _ in range(MANY)} for kind in induction.KINDS}
+    return {
+        kind: {composed_form(draw, kind, wider=wider) for wider in (False, True) for _ in range(MANY)}
+        for kind in induction.KINDS
+    }
 
 
 def test_they_are_many(statements, asked, forms):
@@ -76,6 +83,18 @@ def test_the_share_is_that_asked_for_and_answers_stay_right(share):
     wordings = {one.text for by_split in INTENTS.values() for one in by_split["train"]}
     told = list(islice(requests.stream("train", 1, composed=share), 800))
     assert sum(one.template.split("|")[2] not in wordings for one in told) / 800 == pytest.approx(share, abs=0.05)
+
+
+def test_wider_wordings_are_of_more_kinds_and_answers_stay_right():
+    some = list(islice(calendar.stream("train", 1, composed=1.0, wider=True), 800))
+    told = [one for one in some if re.search(r"\b(crossed out|took off|Counting|called out|preceding)\b", one.template)]
+    assert len(told) > 40
+    assert not any("called out" in one.text for one in islice(calendar.stream("train", 1, composed=1.0), 800))
+    for one in some:
+        step = one.offset if one.relation == "after" else -one.offset
+        assert one.answer == " " + calendar.NAMES[one.unit][(one.start + step) % len(calendar.NAMES[one.unit])]
+    copied = list(islice(induction.stream("train", 1, kind="copy", composed=1.0, wider=True), 300))
+    assert sum(one.text.startswith(("The list says", "We buy", "Listen to")) for one in copied) > 5
 
 
 @pytest.mark.parametrize("split", ["validation", "test"])

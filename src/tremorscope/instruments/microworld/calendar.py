@@ -245,12 +245,13 @@ def stream(
     held_out: HeldOut = "both",
     near: bool = False,
     composed: float = 0.0,
+    wider: bool = False,
 ) -> Iterator[CalendarStatement]:
     """Endless statements; arguments as for `examples`.
 
     With `near`, small offsets are drawn more often, as people speak of tomorrow more often than of the day in three
     weeks: without them, no part of a statement tells anything of its answer, and learning takes long to begin.
-    `composed` is the share of training statements in one of thousands of composed wordings.
+    `composed` is the share of training statements in one of thousands of composed wordings, with `wider` of more kinds.
     """
     _check("unit", unit, UNITS)
     _check("relation", relation, RELATIONS)
@@ -266,7 +267,7 @@ def stream(
         combination = draw.one(possible)
         way = combination[1]
         if composed and split == "train" and draw.chance(composed):
-            yield statement(combination, composed_statement(draw, way))
+            yield statement(combination, composed_statement(draw, way, wider=wider))
         else:
             yield statement(combination, draw.one(TEMPLATES[way][template_split]))
 

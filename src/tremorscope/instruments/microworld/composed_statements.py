@@ -220,12 +220,68 @@ CONCLUDED = (
 )
 
 
-def composed_statement(draw: Draw, relation: Relation) -> Template:
+# Somebody reckons: how they go through the calendar, in either direction, and how they come to the answer.
+RECKONERS = (
+    *phrases("the clerk; my aunt; she; he; the teacher; a child; they; we; I; you; the postman; our captain; the girl"),
+    *FIRST_NAMES["female"],
+    *FIRST_NAMES["male"],
+)
+TAKES = phrases(
+    "took; pointed at; began at; picked; saw; circled; had; marked; was at; thought of; touched; chose; wrote"
+)
+GOES = phrases("went; stepped; counted; moved; jumped; leafed; passed; travelled; slid a finger; crossed out")
+SAYS = phrases(
+    "said; got; read; landed on; came to; ended at; wrote; answered; named; called out; arrived at; reached; had; met"
+)
+DIRECTIONS: dict[Relation, tuple[str, ...]] = {
+    "after": phrases("forward; on; ahead; further; onwards; forwards; to the future; down the list"),
+    "before": phrases("back; backward; backwards; to the past; up the list; in reverse"),
+}
+CHANGES: dict[Relation, tuple[str, ...]] = {
+    "after": phrases("added <long>; put <long> on top; waited <long>; gave it <long> more; let <long> pass"),
+    "before": phrases("took off <long>; took <long> away; removed <long>; went <long> the other way; undid <long>"),
+}
+PLACES = (
+    *(
+        "",
+        "",
+        "",
+        "",
+        " in the book",
+        " in the diary",
+        " on the list",
+        " on the screen",
+        " on the page",
+        " in the plan",
+    ),
+    *(" in the almanac", " on paper", " along the line", " in the table"),
+)
+NEAR_TO: dict[Relation, tuple[str, ...]] = {
+    "after": phrases("after; past; on from; later than; following"),
+    "before": phrases("before; earlier than; back from; sooner than; preceding"),
+}
+STANDS = phrases(
+    "comes; is printed; was marked; lies; is written; we see; you see; she wrote; they put; was the party; is a holiday"
+)
+EXACTLY = ("", "", "exactly ", "only ", "some ", "no less than ", "about ", "not quite, no, all of ")
+FINGER = phrases("Take; Open at; Begin with; Begin at; Put a finger on; Go to; Find; Think of; Touch; Pick; Say; Write")
+THEN = phrases("go; step; move; jump; leaf; count; skip; travel; slide")
+ARRIVE = (
+    *(", and read", ", and say", ": you are at", ", then write", " and you see", "; you get", ", and there is", " to"),
+    *(", and answer", " and meet", ", to land on", ", and we have", "; that is", ", and name"),
+)
+
+
+def composed_statement(draw: Draw, relation: Relation, *, wider: bool = False) -> Template:
     """A statement of the calendar in one of very many wordings; slots as in `calendar`.
+
+    With `wider`, two in five tell of somebody who reckons.
 
     >>> composed_statement(Draw(0, "example"), "after").text
     'In our town: {Start} lies {offset} {units} back, and it is'
     """
+    if wider and draw.below(5) < 2:
+        return Template(draw.one(OPENINGS) + _reckoning(draw, relation))
     opening, form = draw.one(OPENINGS), draw.below(8)
     if form < 2:
         return Template(f"{opening}{draw.one(HEADS[relation])}{draw.one(TAILS)}")
@@ -234,6 +290,24 @@ def composed_statement(draw: Draw, relation: Relation) -> Template:
     if form < 7:
         return Template(opening + _story(draw, relation))
     return Template(opening + _comparison(draw, relation))
+
+
+def _reckoning(draw: Draw, relation: Relation) -> str:
+    who, place, way = draw.one(RECKONERS), draw.one(PLACES), draw.one(DIRECTIONS[relation])
+    long = "{offset} {units}"
+    form = draw.below(5)
+    steps = f"{draw.one(GOES)} {long} {way}" if form == 0 else draw.one(CHANGES[relation]).replace("<long>", long)
+    if form < 2:
+        told = f"{capitalised(who)} {draw.one(TAKES)} {{start}}{place}, {steps} and {draw.one(SAYS)}"
+        return told if draw.below(3) else told.replace(" and ", draw.one((", and so ", ", then ", "; at last ")))
+    if form == 2:
+        going = draw.one(("Going", "Counting", "Stepping", "Leafing", "Turning", "Moving", "Reading"))
+        return f"{going} {way} {long} from {{start}}{place}, {who} {draw.one(SAYS)}"
+    if form == 3:
+        exactly = capitalised(draw.one(EXACTLY))
+        counted = long if exactly else "{Offset} {units}"
+        return f"{exactly}{counted} {draw.one(NEAR_TO[relation])} {{start}}{place} {draw.one(STANDS)}"
+    return f"{draw.one(FINGER)} {{start}}{place}, {draw.one(THEN)} {long} {way}{draw.one(ARRIVE)}"
 
 
 def _event(draw: Draw, relation: Relation) -> str:

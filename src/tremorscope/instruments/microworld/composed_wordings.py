@@ -147,6 +147,11 @@ LABELS = phrases(
 WHO = (*FIRST_NAMES["female"], *FIRST_NAMES["male"], *phrases("We; They; You; The king; My aunt; The boys; A bird; It"))
 SAYS = phrases("said; says; sang; called; read; wrote down; typed; heard; noted; spelled; shouted; whispered; put; has")
 LINKS = (". ", ". Then ", ", then ", ", but ", ", and then ", "; after that ", " while ", " as ", "; ", ". Later ")
+COMMANDS = phrases(
+    "Listen to; Now; Learn; Note; Speak; Sing; Print; Read; Spell; Write; Type; Say; We buy; We need; They bring;"
+    " I see; You see; I draw; You draw; The king sends; The queen takes; The list says; The bag has"
+)
+ENDS = (".", ";", ",", ":", " -", " |", ". Now", "; then", ", and", " and", " so that")
 OPENERS = ("{}: ", "{} {}: ", "{}. ", "{} - ", "The {}: ", "({}) ", "{}, {}: ", "{} ", '"{}" ')
 BETWEEN = (" ", " ", " ", ", ", ", ", " and ", "; ", " - ")
 
@@ -173,8 +178,10 @@ def composed_request(draw: Draw, intent: str) -> Template:
     return _template(f"{question} {setup}" if draw.below(4) == 0 else f"{setup} {question}")
 
 
-def composed_form(draw: Draw, kind: Literal["repeat", "copy"]) -> tuple[str, str, str]:
+def composed_form(draw: Draw, kind: Literal["repeat", "copy"], *, wider: bool = False) -> tuple[str, str, str]:
     """What stands before a sequence of words, between them, and between the sequence and its copy.
+
+    With `wider`, some copies have no colon before them.
 
     >>> composed_form(Draw(0, "example"), "copy")
     ('Send has ', ' - ', ' / Day has')
@@ -195,6 +202,9 @@ def composed_form(draw: Draw, kind: Literal["repeat", "copy"]) -> tuple[str, str
         link = draw.one(LINKS)
         told = other if link[0] == "." and link.endswith(". ") else _inner(other)
         return f"{one} {verb} ", between, f"{link}{told} {verb}{draw.one(('', '', ' too,', ':', ' the same:'))}"
+    if wider and draw.below(2) == 0:
+        verb, other = draw.some(COMMANDS, 2)
+        return f"{verb} ", between, f"{draw.one(ENDS)} {draw.one((other, other.lower()))}"
     return f"{first}: ", between, f"{end} {second}{draw.one((':', ':', ' =', ' -'))}"
 
 

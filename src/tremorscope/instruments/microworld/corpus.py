@@ -57,6 +57,7 @@ class CorpusConfig:
         hurt_rate: Share of the stories in which somebody is hurt.
         decoys: Share of the requests that first mention something of the other class.
         composed: Share of the calendar's statements, of requests and of repeated sequences in composed wordings.
+        wider: Whether composed wordings are of more kinds.
         near: Whether small offsets come more often in the calendar.
 
     >>> CorpusConfig(characters=1000, weights={"agreement": 3, "calendar": 1}).shares()["calendar"]
@@ -74,6 +75,7 @@ class CorpusConfig:
     hurt_rate: float = 0.25
     decoys: float = 0.2
     composed: float = 0.0
+    wider: bool = False
     near: bool = True
 
     def __post_init__(self) -> None:
@@ -199,7 +201,7 @@ def _biographies(config: CorpusConfig, split: Split, seed: int) -> Iterator[str]
 
 def _calendar(config: CorpusConfig, split: Split, seed: int) -> Iterator[str]:
     draw = Draw(seed, "calendar pages")
-    statements = calendar.stream(split, seed, near=config.near, composed=config.composed)
+    statements = calendar.stream(split, seed, near=config.near, composed=config.composed, wider=config.wider)
     lists = calendar.list_stream(split, seed)
     while True:
         if draw.chance(LIST_SHARE):
@@ -230,7 +232,9 @@ def _quiz(config: CorpusConfig, split: Split, seed: int) -> Iterator[str]:
 def _induction(config: CorpusConfig, split: Split, seed: int) -> Iterator[str]:
     return (
         repetition.text
-        for repetition in induction.stream(split, seed, most_copies=MOST_COPIES, composed=config.composed)
+        for repetition in induction.stream(
+            split, seed, most_copies=MOST_COPIES, composed=config.composed, wider=config.wider
+        )
     )
 
 

@@ -132,11 +132,12 @@ def stream(
     held_out: HeldOut = "both",
     most_copies: int = 1,
     composed: float = 0.0,
+    wider: bool = False,
 ) -> Iterator[Repetition]:
     """Endless sequences; arguments as for `examples`.
 
     A "repeat" comes again 1 to `most_copies` times. `composed` is the share of training sequences in one of thousands
-    of composed forms.
+    of composed forms, `wider` those of more kinds.
     """
     if kind is not None and kind not in KINDS:
         raise BadInput("kind", got=kind, wanted=" or ".join(KINDS), remedy=did_you_mean(str(kind), KINDS))
@@ -145,7 +146,7 @@ def stream(
     while True:
         chosen = kind if kind is not None else draw.one(KINDS)
         is_composed = composed > 0 and split == "train" and draw.chance(composed)
-        form = composed_form(draw, chosen) if is_composed else draw.one(FORMS[chosen][template_split])
+        form = composed_form(draw, chosen, wider=wider) if is_composed else draw.one(FORMS[chosen][template_split])
         most = most_copies if chosen == "repeat" else 1
         yield _example(draw, chosen, form, pair_split, most)
 
