@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -98,9 +100,13 @@ def test_a_replayed_product_does_not_wear_out() -> None:
 
 
 def test_wearing_out_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tremorscope.instruments.operators import second_order
+    from tremorscope.instruments.operators import tangent_replay
 
-    monkeypatch.setattr(second_order, "functionalize", lambda function: function)  # plant the bug
+    replay = tangent_replay._Replay.__call__
+    calls = itertools.count()
+    monkeypatch.setattr(  # plant the bug: every product is a little longer than the one before
+        tangent_replay._Replay, "__call__", lambda self, vector: (1 + 0.1 * next(calls)) * replay(self, vector)
+    )
     network = recurrent(torch.float64)
     operator = Hessian(network, network.task.train_batch())
     assert operator.route == "double_backward"

@@ -80,6 +80,22 @@ def test_copies_come_in_where_the_rest_is_crowded(seed: int) -> None:
     assert found.flags == ("repeated eigenvalues: some copies were found only by a fresh start",)
 
 
+def test_a_copy_of_the_last_value_but_one_is_found_from_every_start() -> None:
+    tops = torch.linspace(5, 1, 10)
+    values = torch.cat([tops, tops[-2:-1], torch.linspace(-0.3, 0.5, 1000)]).double()
+    for seed in range(40):
+        found = eigsh(Dense(torch.diag(values)), 10, seed=seed)
+        torch.testing.assert_close(found.values, wanted(values, 10, "largest"), rtol=0, atol=1e-6)
+
+
+def test_looking_for_copies_ends_early_where_they_would_stand_out() -> None:
+    values = torch.cat([torch.linspace(5, 3, 5), torch.linspace(-0.01, 0.01, 1000)]).double()
+    operator = Dense(torch.diag(values))
+    with_look, without = (eigsh(operator, 5, copies=copies) for copies in (True, False))
+    assert 0 < with_look.num_products - without.num_products <= 4  # the most would be 8
+    assert torch.equal(with_look.values, without.values)
+
+
 def test_same_seed_same_bits() -> None:
     operator = rotated(spread())
     first, second = eigsh(operator, 4), eigsh(operator, 4)

@@ -50,8 +50,8 @@ def test_polished_pairs_have_true_residuals(keeps_images: bool) -> None:
     basis = KrylovBasis(operator, plan, "smallest", block=1, seed=0)
     for _ in range(20):
         basis.grow()
-    values, rows, residuals = basis.polished(basis.ritz().turn[:, :3])
-    fresh = (operator @ rows.T - rows.T * values).norm(dim=0)
+    values, vectors, residuals = basis.polished(basis.ritz().turn[:, :3])
+    fresh = (operator @ vectors - vectors * values).norm(dim=0)
     torch.testing.assert_close(residuals, fresh, rtol=1e-8, atol=1e-12)
     torch.testing.assert_close(values, basis.ritz().values[:3], rtol=1e-10, atol=0)
 

@@ -27,6 +27,7 @@ DENSE_SIZE = 256  # below this the whole matrix costs less than an iteration's o
 METHOD = "thick-restart Lanczos"
 _LARGE = 50_000  # rows from which a product costs more than looking whether it was the last one needed
 _STEPS_FOR_COPIES = 4  # and half of log(n), which is what a random start has to make up for
+_OVERLOOKED = 0.01  # probability of overlooking a copy at which to look no further
 _CORRECTIONS = 3
 _WHICH = ("largest", "smallest", "most_negative", "largest_magnitude")
 
@@ -71,7 +72,9 @@ def eigsh(
     Otherwise: thick-restart Lanczos from a seeded start, so that the same call gives the same bits; the basis
     has the operator's dtype and is orthogonalised in full, small matrices are float64. A single start vector
     can miss copies of a repeated eigenvalue, so the basis is then started afresh outside of the found space until
-    nothing above the last pair turns up.
+    nothing above the last pair turns up. Such a look ends when a copy of any value before the last would have shown
+    itself with probability 0.99, and after `4 + log(n) / 2` products in any case: where the wanted values
+    crowd upon the others, copies of the last few may then be overlooked more often.
 
     Args:
         operator: Known to be symmetric.
@@ -91,7 +94,7 @@ def eigsh(
         progress: Called now and then with products made, pairs converged, and the worst residual.
 
     Values have dtype float64, vectors the operator's. Cost: tens of products for the first pair, a few for
-    each other, and `4 + log(n) / 2` for the search for copies; memory: by default twice `max(80, 3k)`
+    each other, and at most `4 + log(n) / 2` for the search for copies; memory: by default twice `max(80, 3k)`
     vectors.
 
     >>> from tremorscope.instruments.operators import Dense
@@ -204,18 +207,102 @@ class _Search:
     def look_for_copies(self, pairs: RitzPairs) -> tuple[RitzPairs, bool, bool]:
         """Search again from random rows outside of what was found, wider each time that something turns up."""
         basis, count, found = self.basis, self.block, False
+        steps = _STEPS_FOR_COPIES + math.ceil(math.log(basis.size) / 2)
+        noticed = max(10 * self.aim, 1e-10) * basis.norm
+        has_start = False
+        if count == 1 and self.k + steps <= basis.plan.num_basis and basis.used < basis.size:
+            pairs, has_start = self._glance(pairs, steps, noticed)
+            if not has_start:
+                return pairs, True, False
         while basis.used < basis.size:
             before = ranking(pairs.values[: self.k], basis.which)
-            basis.restart(pairs, self.k, only_wanted=True)
-            basis.start_afresh(count)
-            pairs, complete = self.run(at_least=_STEPS_FOR_COPIES + math.ceil(math.log(basis.size) / 2))
+            if not has_start:
+                basis.restart(pairs, self.k, only_wanted=True)
+                basis.start_afresh(count)
+            has_start = False
+            pairs, complete = self.run(at_least=steps)
             after = ranking(pairs.values[: self.k], basis.which)
             if not complete:
                 return pairs, False, found
-            if not bool((after - before > max(10 * self.aim, 1e-10) * basis.norm).any()):
+            if not bool((after - before > noticed).any()):
                 break
             count, found = min(2 * count, self.k), True
         return pairs, True, found
+
+    def _glance(self, pairs: RitzPairs, steps: int, noticed: float) -> tuple[RitzPairs, bool]:
+        """The pairs as they were, and whether one random row leads to anything above the last of them.
+
+        If so, the basis holds the pairs and is to go on from what was seen. A copy that one start vector missed is at
+        right angles to all that came of it, not only to what has converged. With all of it out of the way, little is
+        left that a copy must be told from, and fewer steps do. But what has not converged can no more go on when
+        its residual is given up: it is for looking, not for finding.
+        """
+        basis, k = self.basis, self.k
+        values = pairs.values[:k]
+        before, turn = ranking(values, basis.which), pairs.turn[:, :k]
+        if basis.used + steps > basis.plan.num_basis:
+            basis.restart(pairs, k, room=steps)
+            turn = torch.eye(basis.used, dtype=torch.float64)[:, :k]
+        chain = _FreshChain(basis, values[before > before[-1] + noticed].tolist())
+        basis.start_afresh(1)
+        for _ in range(steps):
+            basis.grow()
+            if basis.pending == 0 or chain.would_have_shown():
+                break
+        something = bool((ranking(basis.ritz().values[:k], basis.which) - before > noticed).any())
+        seen, as_they_were = chain.first(), RitzPairs(values, turn, pairs.residuals[:k])
+        basis.forget(chain.begin)
+        if something:
+            basis.restart(as_they_were, k, only_wanted=True)
+            basis.follow_with(seen)
+        return as_they_were, something
+
+
+@final
+class _FreshChain:
+    """What follows one random row that a basis is started afresh with, and what it says of some eigenvalues."""
+
+    def __init__(self, basis: KrylovBasis, values: list[float]) -> None:
+        self.basis, self.begin, self.values = basis, basis.used, values
+
+    def would_have_shown(self) -> bool:
+        """Whether these eigenvalues, had there been any outside of the old basis, are all but excluded.
+
+        An eigenvalue weighs in the chain what the random row has of its eigenvectors, squared. No measure with the
+        moments of the chain has more weight in one place than the Christoffel function there, one over the
+        sum of squared orthonormal polynomials; and a random unit row in n dimensions has less than `w` of one
+        direction with a probability of at most `sqrt(2 n w / pi)`.
+        """
+        inner = self._inner()
+        # The coupling to the pending row gives one polynomial more, without its product.
+        diagonal, beside = inner.diagonal().tolist(), [*inner.diagonal(1).tolist(), float(self.basis.coupling)]
+        needed = 2 * self.basis.size / (math.pi * _OVERLOOKED**2)
+        sums = [_christoffel_sum(value, diagonal, beside, needed) for value in self.values]
+        return bool(sums) and min(sums) >= needed
+
+    def first(self) -> Tensor:
+        """The best approximate eigenvector inside the chain, as a row."""
+        values, turn = torch.linalg.eigh(self._inner())
+        best = turn[:, int(ranking(values, self.basis.which).argmax())]
+        rows = self.basis.rows[self.begin : self.basis.used]
+        row: Tensor = best.to(rows)[None] @ rows
+        return row
+
+    def _inner(self) -> Tensor:
+        own = slice(self.begin, self.basis.used)
+        return self.basis.inner[own, own]
+
+
+def _christoffel_sum(at: float, diagonal: list[float], beside: list[float], enough: float) -> float:
+    """`sum_j p_j(at)^2` of the orthonormal polynomials of a Jacobi matrix, or the first partial sum that is enough."""
+    last, this, total = 0.0, 1.0, 1.0
+    for place, coupling in enumerate(beside):
+        back = beside[place - 1] * last if place else 0.0
+        last, this = this, ((at - diagonal[place]) * this - back) / coupling
+        total += this * this
+        if total >= enough:
+            break
+    return total
 
 
 def _by_lanczos(operator: LinearOperator, search: _Search, copies: bool, allow_partial: bool) -> Spectrum:
@@ -247,7 +334,7 @@ def _by_lanczos(operator: LinearOperator, search: _Search, copies: bool, allow_p
         if (
             not complete
             or basis.images is None
-            or float(residuals.max()) <= max(search.tol, 2 * search.aim) * basis.norm
+            or float(residuals.max()) <= max(search.tol, 2 * basis.floor) * basis.norm
         ):
             break
         basis.restart(pairs, k, only_wanted=True)
@@ -260,7 +347,7 @@ def _by_lanczos(operator: LinearOperator, search: _Search, copies: bool, allow_p
         flags += (f"residual {worst / basis.norm:.1e} of the norm, above tol {search.tol:.0e} ({precision} products)",)
     return Spectrum(
         values=values,
-        vectors=vectors.T.contiguous(),
+        vectors=vectors,
         residuals=residuals,
         num_products=basis.products.num_products,
         method=METHOD,

@@ -151,7 +151,7 @@ class KrylovBasis:
         drawn = torch.randn(
             count, self.size, generator=generator(self.seed, "lanczos", self.num_starts), dtype=torch.float64
         )
-        self._follow_with(drawn.to(self.rows))
+        self.follow_with(drawn.to(self.rows))
         return self.pending
 
     def follow_residuals(self, pairs: RitzPairs, count: int) -> None:
@@ -163,7 +163,21 @@ class KrylovBasis:
             pairs.values[:count, None].to(self.rows) * _turned(self.rows[: self.used], turn)
         )
         order = left.norm(dim=1).argsort(descending=True)
-        self._follow_with(left[order[: max(1, (self.plan.num_basis - self.used) // 2)]])
+        self.follow_with(left[order[: max(1, (self.plan.num_basis - self.used) // 2)]])
+
+    def follow_with(self, candidates: Tensor) -> None:
+        """Orthonormalise rows against the basis and let them be pending."""
+        everyone = self.rows[: self.used]
+        for _ in range(3):
+            if self.used:
+                candidates = candidates - (candidates @ everyone.T) @ everyone
+            candidates = torch.linalg.qr(candidates.T).Q.T
+        self.pending = len(candidates)
+        self.rows[self.used : self.used + self.pending] = candidates
+
+    def forget(self, used: int) -> None:
+        """Back to the first rows, with none pending: a start has to follow before the next product."""
+        self.used, self.pending, self.local = used, 0, 0
 
     def grow(self) -> None:
         """Multiply the pending rows and take them into the basis."""
@@ -206,13 +220,13 @@ class KrylovBasis:
         residuals = (self.coupling @ turn[used - width :]).norm(dim=0)
         return RitzPairs(values, turn, residuals)
 
-    def restart(self, pairs: RitzPairs, k: int, *, only_wanted: bool = False) -> None:
-        """Shrink the basis to the `k` wanted pairs and some of the next, which help the slowest.
+    def restart(self, pairs: RitzPairs, k: int, *, only_wanted: bool = False, room: int = 0) -> None:
+        """Shrink the basis to the `k` wanted pairs and some of the next, which help the slowest, with `room` for more.
 
         The pending rows stay. Before a fresh start, keep `only_wanted` pairs that have converged: what the others still
         lack is along the pending rows that are then given up, and they would never get it back.
         """
-        more = 0 if only_wanted else (self.plan.num_basis - k) // 3
+        more = 0 if only_wanted else min(self.plan.num_basis - k - room, (self.plan.num_basis - k) // 3)
         kept = max(k, min(k + more, self.used, len(self.rows) - 2 * self.pending))
         waiting = self.rows[self.used : self.used + self.pending].clone()
         turn = pairs.turn[:, :kept]
@@ -228,7 +242,7 @@ class KrylovBasis:
         self.num_restarts += 1
 
     def polished(self, turn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Values, vectors in rows, and true residuals `||A v - lambda v||` of the pairs, all combined in float64.
+        """Values, vectors in columns, and true residuals `||A v - lambda v||` of the pairs, all combined in float64.
 
         The rows of a float32 basis are orthonormal to 1e-7 only; here that is made good.
         """
@@ -249,12 +263,12 @@ class KrylovBasis:
         values, rotation = torch.linalg.eigh(root @ ((inner + inner.T) / 2) @ root.T)
         order = ranking(values, self.which).argsort(descending=True, stable=True)
         values, turn = values[order], turn @ root.T @ rotation[:, order]
-        found = torch.empty(turn.shape[1], self.size, dtype=rows.dtype, device=rows.device)
+        found = torch.empty(self.size, turn.shape[1], dtype=rows.dtype, device=rows.device)
         squares = torch.zeros_like(values)
         for part in _slices(self.size):
             vectors = turn.T @ rows[:, part].double()
             squares += (turn.T @ images[:, part].double() - values[:, None] * vectors).square().sum(1)
-            found[:, part] = vectors.to(found.dtype)
+            found[part] = vectors.T.to(found.dtype)
         return values.cpu(), found, squares.sqrt().cpu()
 
     def _append(self, rest: Tensor, scale: float) -> None:
@@ -272,20 +286,10 @@ class KrylovBasis:
         self.coupling = sizes[:kept, None] * turn[:kept]
         if kept and float(sizes[kept - 1]) < 0.01 * scale:
             # Small beside the product, a direction carries its rounding: clean it once more.
-            self._follow_with(units[:kept])
+            self.follow_with(units[:kept])
             return
         self.pending = kept
         self.rows[self.used : self.used + kept] = units[:kept]
-
-    def _follow_with(self, candidates: Tensor) -> None:
-        """Orthonormalise rows against the basis and let them be pending."""
-        everyone = self.rows[: self.used]
-        for _ in range(3):
-            if self.used:
-                candidates = candidates - (candidates @ everyone.T) @ everyone
-            candidates = torch.linalg.qr(candidates.T).Q.T
-        self.pending = len(candidates)
-        self.rows[self.used : self.used + self.pending] = candidates
 
 
 def _turned(rows: Tensor, turn: Tensor) -> Tensor:

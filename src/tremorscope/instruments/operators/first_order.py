@@ -8,7 +8,7 @@ from typing import final
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.func import jvp, linearize, vjp
+from torch.func import jvp, vjp
 
 from tremorscope.instruments.operators.operator import columnwise
 from tremorscope.instruments.operators.second_order import (
@@ -23,6 +23,7 @@ from tremorscope.instruments.operators.second_order import (
     pulled_back,
     without_writes,
 )
+from tremorscope.instruments.operators.tangent_replay import replayed_tangents
 
 
 def linearised_tangents(function: VectorFunction, at: Float[Tensor, " columns"]) -> BlockProduct:
@@ -37,13 +38,7 @@ def linearised_tangents(function: VectorFunction, at: Float[Tensor, " columns"])
 
         return value
 
-    _, product = linearize(without_writes(primal, function), at)
-
-    def one(vector: Tensor) -> Tensor:
-        result: Tensor = product(vector)
-        return result
-
-    return batched(one)
+    return batched(replayed_tangents(without_writes(primal, function), at))
 
 
 def forward_tangents(function: VectorFunction, at: Float[Tensor, " columns"]) -> BlockProduct:

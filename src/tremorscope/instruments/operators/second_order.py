@@ -11,10 +11,11 @@ from typing import Literal, final
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.func import functionalize, grad, jvp, linearize, vmap
+from torch.func import functionalize, grad, jvp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tremorscope.instruments.operators.operator import columnwise
+from tremorscope.instruments.operators.tangent_replay import replayed_tangents
 
 Route = Literal["linearize", "double_backward", "finite_difference"]
 ScalarFunction = Callable[[Tensor], Tensor]
@@ -104,13 +105,7 @@ def gradient_at(loss: ScalarFunction, theta: Float[Tensor, " params"]) -> Float[
 
 def linearised(loss: ScalarFunction, theta: Float[Tensor, " params"]) -> BlockProduct:
     """Forward over reverse, traced once and replayed: nothing that does not depend on the vector is done again."""
-    _, product = linearize(without_writes(grad, loss), theta)
-
-    def one(vector: Tensor) -> Tensor:
-        result: Tensor = product(vector)
-        return result
-
-    return batched(one)
+    return batched(replayed_tangents(without_writes(grad, loss), theta))
 
 
 def forward_over_reverse(loss: ScalarFunction, theta: Float[Tensor, " params"]) -> BlockProduct:
