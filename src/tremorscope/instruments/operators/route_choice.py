@@ -18,8 +18,8 @@ AskedRoute = Literal["auto", "tune", "linearize", "double_backward", "finite_dif
 ORDER: tuple[Route, ...] = ("linearize", "double_backward", "finite_difference")
 SMALL_ORDER: tuple[Route, ...] = ("double_backward", "linearize", "finite_difference")
 SMALL_BYTES = 4 * 2**20
-"""Activations of a pass up to which `auto` does not trace first: tracing takes torch a fixed quarter of a second, and
-saves a third of a product that takes milliseconds."""
+"""Activations of a pass up to which `auto` keeps the graph of the gradient: a product takes milliseconds, and what
+recording saves of it (a third) has to make up for the second that the first recording of a process takes."""
 
 _TIMED_SECONDS = 0.025
 """For each of the two routes that `tune` compares."""

@@ -42,12 +42,11 @@ class WithFixed:
 
 
 def without_writes(transform: Callable[[VectorFunction], VectorFunction], function: VectorFunction) -> VectorFunction:
-    """`transform(function)` in a form whose trace can be replayed.
+    """`transform(function)` without operations that write, wherever the module works in place (GRU cells do, and
+    attention on weights that stand still): what is recorded of it can be repeated.
 
-    A replayed trace writes into its own folded constants wherever the module works in place (GRU cells do,
-    and attention on weights that stand still), and every product after the first is silently wrong.
-    functionalize prevents that for tensors that it is given, so the fixed ones are given to it as well.
-    """
+    functionalize does that for tensors that it is given, so the fixed ones are given to it as well.
+    """  # noqa: D205
     if not isinstance(function, WithFixed):
         return functionalize(transform(function))
 
