@@ -8,9 +8,9 @@ from itertools import islice
 import pytest
 
 from tremorscope.foundations.errors import BadInput
-from tremorscope.instruments.microworld import calendar, induction, requests
+from tremorscope.instruments.microworld import agreement, calendar, induction, requests
 from tremorscope.instruments.microworld.composed_statements import composed_statement
-from tremorscope.instruments.microworld.composed_wordings import composed_form, composed_request
+from tremorscope.instruments.microworld.composed_wordings import composed_form, composed_opener, composed_request
 from tremorscope.instruments.microworld.corpus import CorpusConfig
 from tremorscope.instruments.microworld.draw import Draw
 from tremorscope.instruments.microworld.request_wordings import INTENTS
@@ -58,6 +58,23 @@ def test_none_is_held_out(statements, asked, forms):
     for intent, some in asked.items():
         for split in ("validation", "test"):
             assert not some & set(INTENTS[intent][split])
+
+
+def test_openers_of_agreement_are_many_and_none_is_held_out():
+    draw = Draw(5, "openers")
+    some = {composed_opener(draw) for _ in range(MANY)}
+    assert len(some) > 500
+    for split in ("validation", "test"):
+        assert not some & set(agreement.OPENERS_BY_SPLIT[split])
+    assert all(one.slots == {"the", "subject"} for one in some)
+    seen = {one.text for one in agreement.OPENERS}
+    told = list(islice(agreement.stream("train", 1, composed=0.5), 800))
+    openers = [one.template.partition(": ")[2] for one in told]
+    assert sum(not any(one.startswith(opener) for opener in seen) for one in openers) / 800 == pytest.approx(
+        0.5, abs=0.06
+    )
+    plain = list(islice(agreement.stream("test", 1), 50))
+    assert list(islice(agreement.stream("test", 1, composed=1.0), 50)) == plain
 
 
 def test_slots_are_those_of_the_strand(statements, asked):

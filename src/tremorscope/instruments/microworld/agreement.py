@@ -9,6 +9,7 @@ from itertools import chain, repeat
 from typing import Literal, final, get_args
 
 from tremorscope.foundations.errors import BadInput, did_you_mean
+from tremorscope.instruments.microworld.composed_wordings import composed_opener
 from tremorscope.instruments.microworld.draw import Draw
 from tremorscope.instruments.microworld.lexicon import (
     ADJECTIVES,
@@ -178,8 +179,11 @@ def stream(
     structure: Structure | None = None,
     held_out: HeldOut = "both",
     plain: bool = False,
+    composed: float = 0.0,
 ) -> Iterator[Agreement]:
-    """Endless examples; arguments as for `examples`."""
+    """Endless examples; arguments as for `examples`. `composed` is the share of training sentences with one of
+    thousands of composed openers.
+    """  # noqa: D205
     if structure is not None and structure not in STRUCTURES:
         raise BadInput(
             "structure", got=structure, wanted=", ".join(STRUCTURES), remedy=did_you_mean(str(structure), STRUCTURES)
@@ -193,12 +197,18 @@ def stream(
             remedy="Plain sentences have one template, and training has seen it.",
         )
     draw = Draw(seed, "agreement", split, held_out)
+    share = composed if split == "train" and not plain else 0.0
     wanted = repeat(structure) if structure is not None else chain.from_iterable(repeat(STRUCTURES))
-    return (_example(draw, one, template_split, pair_split, plain) for one in wanted)
+    return (_example(draw, one, template_split, pair_split, plain, share) for one in wanted)
 
 
-def _example(draw: Draw, structure: Structure, template_split: Split, pair_split: Split, plain: bool) -> Agreement:
-    opener = BARE if plain else draw.one(OPENERS_BY_SPLIT[template_split])
+def _example(
+    draw: Draw, structure: Structure, template_split: Split, pair_split: Split, plain: bool, composed: float
+) -> Agreement:
+    if composed and draw.chance(composed):
+        opener = composed_opener(draw)
+    else:
+        opener = BARE if plain else draw.one(OPENERS_BY_SPLIT[template_split])
     # The verb that is asked for comes from `pair_split`; where there are two, the other is one of training.
     outer_split: Split = "train" if structure == "within_relative" else pair_split
     inner_split: Split = pair_split if structure == "within_relative" else "train"

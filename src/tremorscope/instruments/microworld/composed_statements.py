@@ -254,7 +254,7 @@ PLACES = (
         " on the page",
         " in the plan",
     ),
-    *(" in the almanac", " on paper", " along the line", " in the table"),
+    *(" in the almanac", " on paper", " along the line", " in the table", " on the calendar", " in the calendar"),
 )
 NEAR_TO: dict[Relation, tuple[str, ...]] = {
     "after": phrases("after; past; on from; later than; following"),
@@ -295,7 +295,7 @@ def composed_statement(draw: Draw, relation: Relation, *, wider: bool = False) -
 def _reckoning(draw: Draw, relation: Relation) -> str:
     who, place, way = draw.one(RECKONERS), draw.one(PLACES), draw.one(DIRECTIONS[relation])
     long = "{offset} {units}"
-    form = draw.below(5)
+    form = draw.below(7)
     steps = f"{draw.one(GOES)} {long} {way}" if form == 0 else draw.one(CHANGES[relation]).replace("<long>", long)
     if form < 2:
         told = f"{capitalised(who)} {draw.one(TAKES)} {{start}}{place}, {steps} and {draw.one(SAYS)}"
@@ -307,6 +307,11 @@ def _reckoning(draw: Draw, relation: Relation) -> str:
         exactly = capitalised(draw.one(EXACTLY))
         counted = long if exactly else "{Offset} {units}"
         return f"{exactly}{counted} {draw.one(NEAR_TO[relation])} {{start}}{place} {draw.one(STANDS)}"
+    if form == 4:
+        finds = draw.one((", {} {}", ", {} {}", ", as {} {}", ": {} {}", ", so {} {}")).format(who, draw.one(SAYS))
+        return f"{draw.one(HEADS[relation])}{place}{finds}"
+    if form == 5:
+        return f"{draw.one(HEADS[relation])}{place}{draw.one((' ', ' ', ' there '))}{draw.one(STANDS)}"
     return f"{draw.one(FINGER)} {{start}}{place}, {draw.one(THEN)} {long} {way}{draw.one(ARRIVE)}"
 
 

@@ -156,6 +156,56 @@ OPENERS = ("{}: ", "{} {}: ", "{}. ", "{} - ", "The {}: ", "({}) ", "{}, {}: ", 
 BETWEEN = (" ", " ", " ", ", ", ", ", " and ", "; ", " - ")
 
 
+# What stands before a sentence and tells nothing of its subject's number.
+WHERE = (
+    *phrases("in; near; behind; beside; at; by; under; above; outside; inside; around; opposite; beyond; before; in"),
+    *phrases("not far from; to the east of; on the way to; on top of; in front of; all around; right by"),
+)
+PLACES = phrases(
+    "the barn; the church; the school; the station; the trees; the river; the mill; the shops; the old walls; the"
+    " window; the park; a field; two bridges; the mountains; these photographs; this drawing; those letters; the dream;"
+    " a song; the news; the houses; the gates; a wood; the lake; the tent; my room; our street; the kitchens; the ship"
+)
+WHEN = phrases(
+    "this week; last summer; on Mondays; at noon; in May; for years; each spring; soon; sometimes; tonight; when it"
+    " rains; after the storm; every other day; long after midnight; at last; just now; once; by day; in those days;"
+    " after work; later; at dawn; during the night; very early; for a while; as a rule; in the old tale;"
+    " in my dream; then"
+)
+THINKERS = phrases(
+    "I; we; you; they; he; she; the neighbours; my aunt; the paper; everybody; nobody; the old men; Anna"
+)
+THINK = {
+    False: phrases("think; know; hope; hear; fear; write; swear; believe; say; see; notice; remember; doubt; forget"),
+    True: phrases("thinks; knows; hopes; hears; fears; writes; swears; believes; says; sees; notices; remembers"),
+}
+PLURAL_THINKERS = ("I", "we", "you", "they", "the neighbours", "the old men")
+SURE = phrases(
+    "it is clear that; no doubt; maybe; but; and; well,; it turns out that; it happens that; as you know,; luckily;"
+    " sadly; in short,; it is a pity that; is it true that; that is why; because; while; whenever; if; here;"
+    " over there; indeed"
+)
+
+
+def composed_opener(draw: Draw) -> Template:
+    """The beginning of a sentence up to its subject; slots `the` and `subject`.
+
+    >>> composed_opener(Draw(0, "example")).text
+    'Last summer {the} {subject}'
+    """
+    form = draw.below(6)
+    if form < 2:
+        told = f"{draw.one(WHERE)} {draw.one(PLACES)}{draw.one((',', ''))}"
+    elif form < 4:
+        told = f"{draw.one(WHEN)}{draw.one((',', ''))}"
+    elif form == 4:
+        who = draw.one(THINKERS)
+        told = f"{who} {draw.one(THINK[who not in PLURAL_THINKERS])} that"
+    else:
+        told = draw.one(SURE)
+    return _template(f"{capitalised(told)} {{the}} {{subject}}")
+
+
 def composed_request(draw: Draw, intent: str) -> Template:
     """A request of this kind in one of thousands of wordings, with the slot `item`.
 

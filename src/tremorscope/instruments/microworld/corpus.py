@@ -57,7 +57,7 @@ class CorpusConfig:
         hurt_rate: Share of the stories in which somebody is hurt.
         decoys: Share of the requests that first mention something of the other class.
         composed: Share of the calendar's statements, of requests and of repeated sequences in composed wordings.
-        wider: Whether composed wordings are of more kinds.
+        wider: Whether composed wordings are of more kinds, and openers of sentences about agreement are composed too.
         near: Whether small offsets come more often in the calendar.
 
     >>> CorpusConfig(characters=1000, weights={"agreement": 3, "calendar": 1}).shares()["calendar"]
@@ -186,7 +186,8 @@ def record(texts: Iterable[Document]) -> CorpusRecord:
 
 
 def _agreement(config: CorpusConfig, split: Split, seed: int) -> Iterator[str]:
-    draw, sentences = Draw(seed, "agreement pages"), agreement.stream(split, seed)
+    draw = Draw(seed, "agreement pages")
+    sentences = agreement.stream(split, seed, composed=config.composed if config.wider else 0.0)
     while True:
         yield " ".join(next(sentences).text for _ in range(1 + draw.below(4)))
 

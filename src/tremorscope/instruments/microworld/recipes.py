@@ -84,16 +84,16 @@ HARD = Stage(
 BALANCED = Stage(
     corpus=CorpusConfig(
         seed=2,
-        characters=38_000_000,
+        characters=40_000_000,
         weights={
-            **{"agreement": 0.10, "biographies": 0.18, "calendar": 0.27, "requests": 0.10},
-            **{"stories": 0.05, "quiz": 0.06, "induction": 0.09, "prose": 0.15},
+            **{"agreement": 0.11, "biographies": 0.16, "calendar": 0.32, "requests": 0.10},
+            **{"stories": 0.05, "quiz": 0.05, "induction": 0.08, "prose": 0.13},
         },
-        composed=0.65,
+        composed=0.7,
         wider=True,
         near=False,
     ),
-    training=LanguageTraining(batch_rows=8, learning_rate=3e-4, warmup_steps=100),
+    training=LanguageTraining(batch_rows=8, learning_rate=4e-4, warmup_steps=100),
 )
 RECIPES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "": ("GPT-2 of 4 layers, trained on the microworld's text", {"later": {"hard": HARD, "balanced": BALANCED}}),
