@@ -10,7 +10,12 @@ import pytest
 from tremorscope.foundations.errors import BadInput
 from tremorscope.instruments.microworld import agreement, calendar, induction, requests
 from tremorscope.instruments.microworld.composed_statements import composed_statement
-from tremorscope.instruments.microworld.composed_wordings import composed_form, composed_opener, composed_request
+from tremorscope.instruments.microworld.composed_wordings import (
+    COMMANDS,
+    composed_form,
+    composed_opener,
+    composed_request,
+)
 from tremorscope.instruments.microworld.corpus import CorpusConfig
 from tremorscope.instruments.microworld.draw import Draw
 from tremorscope.instruments.microworld.request_wordings import INTENTS
@@ -105,13 +110,14 @@ def test_the_share_is_that_asked_for_and_answers_stay_right(share):
 def test_wider_wordings_are_of_more_kinds_and_answers_stay_right():
     some = list(islice(calendar.stream("train", 1, composed=1.0, wider=True), 800))
     told = [one for one in some if re.search(r"\b(crossed out|took off|Counting|called out|preceding)\b", one.template)]
-    assert len(told) > 20
-    assert not any("called out" in one.text for one in islice(calendar.stream("train", 1, composed=1.0), 800))
+    assert len(told) > 10
+    plain = islice(calendar.stream("train", 1, composed=1.0), 800)
+    assert not any("crossed out" in one.text for one in plain)
     for one in some:
         step = one.offset if one.relation == "after" else -one.offset
         assert one.answer == " " + calendar.NAMES[one.unit][(one.start + step) % len(calendar.NAMES[one.unit])]
     copied = list(islice(induction.stream("train", 1, kind="copy", composed=1.0, wider=True), 300))
-    assert sum(one.text.startswith(("The list says", "We buy", "Listen to")) for one in copied) > 5
+    assert sum(":" not in one.text and one.text.startswith(COMMANDS) for one in copied) > 10
 
 
 @pytest.mark.parametrize("split", ["validation", "test"])
