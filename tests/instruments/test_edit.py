@@ -63,6 +63,31 @@ def test_edits_compare_by_content():
     assert Project(line) != Project(other)
 
 
+def test_placed_edits_compare_by_content_too():
+    v, mask = torch.tensor([1.0, 2.0]), torch.tensor([True])
+    here, masked = Add(v).at("acts:a"), Add(v).at("acts:a", where=mask)
+    assert here == Add(v.clone()).at("acts:a")
+    assert hash(here) == hash(Add(v.clone()).at("acts:a"))
+    assert masked == Add(v).at("acts:a", where=mask.clone())
+    assert masked.scaled(1.0) == masked
+    assert len({here, masked, Add(v).at("acts:b")}) == 3
+    assert here != "acts:a"
+
+
+def test_vectors_stay_where_they_are_or_are_moved_together():
+    edit = Affine(torch.ones(2, 1), torch.ones(2, 1), offset=torch.ones(2))
+    assert edit.to("cpu") is edit
+    assert Project(Subspace.span(torch.ones(2, 1))).to("cpu").subspace.k == 1
+    moved = edit.to("meta")
+    assert [part.device.type for part in (moved.left, moved.right, moved.offset)] == ["meta"] * 3
+
+
+def test_values_recorded_elsewhere_replace_their_like():
+    value = torch.arange(6.0).reshape(2, 3)
+    assert torch.equal(Replace(value).apply(torch.zeros(2, 3)), value)
+    assert (Replace(value).width, Replace(value).is_by_row, Replace(value[0]).is_by_row) == (3, True, False)
+
+
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
@@ -77,6 +102,9 @@ def test_edits_compare_by_content():
         (lambda: Rotate(torch.zeros(2), 1.0), "direction of Rotate: got only zeros"),
         (lambda: Rotate(torch.ones(2), math.inf), "angle of Rotate: got inf"),
         (lambda: Replace(torch.tensor([math.inf])), "value of Replace"),
+        (lambda: Replace(torch.tensor(1.0)), r"value of Replace: got torch.float32 of shape \(\)"),
+        (lambda: Replace(torch.ones(2, 3)).apply(torch.ones(3)), r"got shape \(2, 3\); wanted \(3,\), that of what"),
+        (lambda: Add(torch.ones(2)).at("input", where=torch.ones(1)), "mask of Add at input: got the site 'input'"),
         (lambda: Affine(torch.ones(2, 1), torch.ones(3, 1)), r"shapes \(2, 1\) and \(3, 1\)"),
         (lambda: Affine(torch.ones(2, 1), torch.ones(2, 1), offset=torch.ones(3)), "offset of Affine: got"),
         (lambda: Affine(torch.ones(2, 1), torch.ones(2, 1), shift=torch.full((2,), math.nan)), "entry of Affine"),
@@ -121,7 +149,7 @@ def test_a_vector_that_is_zero_at_the_site_is_refused():
         (Add(torch.ones(2)), "weights:a.bais", SiteNotFound, "Did you mean 'a.bias'"),
         (Add(torch.ones(2)), "input", BadInput, "the site 'input'; wanted a site of the kind weights:GLOB"),
         (Add(torch.ones(2)), "train.init", BadInput, "retrains from there"),
-        (Add(torch.ones(2)), "acts:a", BadInput, "cannot be edited yet; wanted weights:GLOB, input or train.init"),
+        (Add(torch.ones(2)), "acts:a", BadInput, "among the activations; wanted weights:GLOB. network.with_edits"),
     ],
 )
 def test_places_that_do_not_fit(edit, site, error, sentence):

@@ -12,6 +12,7 @@ from torch.func import grad, jvp, vmap
 
 from tests.laws.operator_cases import NETWORKS, filled, stream
 from tremorscope.foundations.errors import BadInput
+from tremorscope.instruments.edit import Add
 from tremorscope.instruments.network import Network
 from tremorscope.instruments.optimisers import sgd
 from tremorscope.instruments.recipe import PureRecipe
@@ -171,6 +172,7 @@ def test_new_data_take_the_trainer_along_and_leave_pure_functions_behind():
 
 def test_addresses():
     assert Network(nn.Linear(1, 1)).sites() == ["weights:weight", "weights:bias", "weights:*", "input", "train.init"]
+    assert Network(nn.Sequential(nn.Linear(1, 1))).sites()[-2:] == ["train.init", "acts:0"]
     assert "3 parameters" in repr(Network(nn.Linear(2, 1)))
     assert Network(nn.Linear(2, 1), name="own").at(torch.zeros(3), name="other").name == "other"
 
@@ -198,6 +200,22 @@ def test_addresses():
 def test_what_is_no_network(make, message):
     with pytest.raises(BadInput, match=message):
         make()
+
+
+def test_views_of_an_edited_view_keep_its_edits():
+    task = Task.of(torch.randn(3, 2, generator=stream(0)), torch.zeros(3, 2))
+    network = Network(filled(nn.Sequential(nn.Linear(2, 2)), torch.float32), task=task)
+    batch = task.train_batch()
+    edited = network.with_edits(Add(torch.tensor([1.0, 2.0])).at("acts:0"))
+    assert repr(edited).endswith("torch.float32, 1 edits of activations)".removeprefix("torch."))
+    shift = torch.tensor([1.0, 2.0])
+    for view in (edited, edited.at(edited.theta), edited.with_task(task)):
+        torch.testing.assert_close(view.apply(view.params, batch), network.apply(network.params, batch) + shift)
+    other = edited.at(2 * edited.theta)
+    torch.testing.assert_close(other.apply(other.params, batch), network.apply(2 * network.theta, batch) + shift)
+    assert float(edited.loss(edited.theta, batch)) != float(network.loss(network.theta, batch))
+    assert network.edits == ()
+    assert list(edited.record_all(["acts:0:in.0", "acts:0@all"], batch)) == ["acts:0:in.0", "acts:0@all"]
 
 
 def test_a_loss_that_is_no_number():

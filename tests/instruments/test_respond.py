@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tests.instruments.activations.engine_networks import batch_of, made, vector
 from tremorscope.foundations.errors import BadInput, SiteNotFound
 from tremorscope.instruments import respond as module_under_test
 from tremorscope.instruments.edit import Add, Noise, Replace, Rotate
@@ -258,7 +259,7 @@ def test_the_start_of_a_users_own_recipe_can_be_moved():
     ("change", "error", "sentence"),
     [
         ({"placed": Replace(torch.zeros(67)).at("weights:*")}, BadInput, "an edit without a size"),
-        ({"placed": Add(torch.ones(67)).at("acts:0")}, BadInput, "cannot be edited yet"),
+        ({"placed": Add(torch.ones(67)).at("acts:0")}, BadInput, "got 67 entries in the edit; wanted 8, the width"),
         ({"placed": Add(torch.ones(67)).at("weights:nothing")}, SiteNotFound, "no parameter matches"),
         ({"placed": Add(torch.ones(5)).at("weights:*")}, BadInput, "got 5 entries; wanted 67"),
         ({"placed": Add(torch.ones(67)).at("train.init")}, BadInput, "training recipe: got NoneType"),
@@ -358,3 +359,18 @@ def test_the_interval_of_a_slope_covers_it():
 def test_summaries_that_cannot_be_had(call, sentence):
     with pytest.raises(BadInput, match=sentence):
         call(curve([-2.0, -1.0], [1.0, 1.0], [1.0, 1.0]))
+
+
+@pytest.mark.parametrize("site", ["acts:resid_pre.1@last", "acts:resid_mid.0@2:4", "acts:head_out.1.1"])
+def test_activations_are_moved_by_sizes_together_as_one_at_a_time(site):
+    network, batch = made("gpt2"), batch_of("gpt2")
+    placed = Add(vector(8 if "head" in site else 16)).at(site)
+    response = respond(network, batch, placed, sizes=[0.0, 0.3, 1.0], measure="l2")
+    assert response.flags == ()
+    clean = network.apply(network.params, batch).double()
+    for size, row in zip([0.0, 0.3, 1.0], response.values, strict=True):
+        view = network.with_edits(placed.scaled(size))
+        wanted = (view.apply(view.params, batch).double() - clean).flatten(1).norm(dim=1)
+        torch.testing.assert_close(row, wanted, rtol=1e-5, atol=1e-5)
+    assert float(response.values[0].max()) == 0.0
+    assert float(response.values[2].min()) > 0.01

@@ -10,7 +10,8 @@ from tremorscope.instruments.site import TAGS, Site, Span
 ENDS = st.none() | st.integers(-50, 50)
 SPANS = st.builds(Span, ENDS, ENDS, st.none() | st.integers(-5, 5).filter(bool))
 NAMES = st.from_regex(r"[a-z_][a-z0-9_]{0,6}(\.[a-z0-9_]{1,6}){0,3}", fullmatch=True)
-PORTS = st.builds("{}.{}".format, st.sampled_from(["in", "out"]), st.integers(0, 9)) | st.builds(
+NUMBERS = st.lists(st.integers(0, 12).map(str), min_size=1, max_size=3).map(".".join)
+PORTS = st.builds("{}.{}".format, st.sampled_from(["in", "out"]), NUMBERS) | st.builds(
     "kwarg.{}".format, st.from_regex(r"[a-z_]{1,8}", fullmatch=True)
 )
 GLOBS = st.lists(st.from_regex(r"[a-z*?\[\]!._0-9]{1,10}", fullmatch=True), min_size=1, max_size=3).map(",".join)
@@ -59,6 +60,7 @@ def test_any_text_is_a_site_that_comes_back_or_an_error_in_four_parts(text):
         ("weights:*.weight, *.bias", Site(kind="weights", pattern="*.weight,*.bias")),
         ("acts:resid_pre.3", Site(kind="acts", pattern="resid_pre.3")),
         ("acts:resid_pre.3@-1", Site(kind="acts", pattern="resid_pre.3", position=-1)),
+        ("acts:h.0:out.1.0", Site(kind="acts", pattern="h.0", port="out.1.0")),
         ("acts:h.0:in.0@last", Site(kind="acts", pattern="h.0", port="in.0", position="last")),
         ("acts:h:kwarg.attention_mask", Site(kind="acts", pattern="h", port="kwarg.attention_mask")),
         ("acts:h:out.12@2:9:3", Site(kind="acts", pattern="h", port="out.12", position=Span(2, 9, 3))),

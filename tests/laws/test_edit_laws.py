@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -11,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.func import jvp, vmap
 
+from tremorscope.instruments.activations.gated_edits import Beyond, Clamp, Gated, NormPreserving
+from tremorscope.instruments.activations.named_edits import ace, directional_ablate, leace, rotate
 from tremorscope.instruments.edit import Add, Affine, Edit, Noise, Project, Replace, Rotate
 from tremorscope.instruments.subspace import Subspace
 
@@ -46,7 +49,36 @@ CASES = [
         Affine(LEFT, RIGHT, offset=_draw(D, seed=8), shift=_draw(D, seed=9)),
         torch.eye(D, dtype=torch.float64) + LEFT @ RIGHT.T,
     ),
+    Case(Gated(Add(_draw(D), size=0.7), gate=Beyond(_draw(D, seed=20), above=0.1)), None),
+    Case(Gated(Rotate(_draw(D, seed=6), angle=0.4), gate=lambda x: torch.sigmoid(x[..., 0])), None),
+    Case(Clamp(-0.5, 0.5, _draw(D, seed=21), _draw(D, seed=22)), None),
+    Case(Clamp(low=-0.3), None),
+    Case(NormPreserving(Add(_draw(D), size=0.7)), None),
 ]
+
+
+def _identity() -> Tensor:
+    return torch.eye(D, dtype=torch.float64)
+
+
+def _activation_cases() -> list[Case]:
+    """The affine edits of the literature, with their matrices from the formulas."""
+    r, w, mean, spread = _draw(D, seed=23), _draw(D, seed=24), _draw(D, seed=25), _draw(D, 2 * D, seed=26)
+    covariance = spread @ spread.T
+    solved = torch.linalg.solve(covariance, r)
+    u, v = torch.linalg.qr(torch.stack([r, w], 1)).Q.T
+    turned = (torch.outer(u, u) + torch.outer(v, v)) * (math.cos(0.7) - 1)
+    away = (torch.outer(v, u) - torch.outer(u, v)) * math.sin(0.7)
+    handed = torch.sign((r @ u) * (w @ v))
+    return [
+        Case(directional_ablate(r, origin=mean), _identity() - torch.outer(r, r) / r.square().sum()),
+        Case(ace(r, mean, 0.4, read_out=w, strength=0.8), _identity() - 0.8 * torch.outer(r, w) / (w @ r)),
+        Case(leace(r, covariance, mean), _identity() - torch.outer(r, solved) / (solved @ r)),
+        Case(rotate(r, w, 0.7), _identity() + turned + handed * away),
+    ]
+
+
+CASES += _activation_cases()
 
 
 def shape_and_dtype_are_kept_and_the_argument_too(case: Case) -> None:
@@ -139,7 +171,9 @@ def test_every_edit_meets_every_law(case, law):
 
 
 def test_every_edit_is_registered():
-    assert {type(case.edit) for case in CASES} == set(Edit.__subclasses__()) - {Planted}
+    # Values for the rows of one batch are no map of vectors: sweeps have theirs, tested with them.
+    of_vectors = {kind for kind in Edit.__subclasses__() if not kind.__module__.endswith(".sweep_routes")}
+    assert {type(case.edit) for case in CASES} == of_vectors - {Planted}
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,6 +14,7 @@ from torch import Tensor
 from tremorscope.foundations.errors import BadInput
 from tremorscope.foundations.layout import Layout
 from tremorscope.foundations.seeds import numpy_generator
+from tremorscope.instruments.activations.positions import Where
 from tremorscope.instruments.site import Site
 from tremorscope.instruments.subspace import Subspace
 from tremorscope.instruments.task import Batch
@@ -36,6 +37,12 @@ class Edit(ABC):
     @abstractmethod
     def width(self) -> int | None:
         """Length of the last axis that this edit needs; None: any."""
+
+    @property
+    def is_by_row(self) -> bool:
+        """Whether it holds other vectors for other rows, so that it fits one batch only."""
+        inner = [part.is_by_row for part in _contents(self) if isinstance(part, Edit)]
+        return any(inner)
 
     @abstractmethod
     def _edited(self, x: Tensor) -> Tensor:
@@ -70,9 +77,19 @@ class Edit(ABC):
             )
         return replace(self, **{self.size_field: size})  # type: ignore[type-var]  # every leaf is a dataclass
 
-    def at(self, site: str | Site) -> PlacedEdit:
-        """This edit at an address: `Add(v).at("weights:*.bias")`."""
-        return PlacedEdit(self, Site.parse(site))
+    def at(self, site: str | Site, *, where: Where | None = None) -> PlacedEdit:
+        """This edit at an address: `Add(v).at("weights:*.bias")`.
+
+        Among activations `where` narrows it down: a mask [rows] or [rows, positions], or a function of the batch that
+        makes one.
+        """
+        return PlacedEdit(self, Site.parse(site), where)
+
+    def to(self, device: torch.device | str) -> Edit:
+        """The same edit with its vectors on a device; itself, if they are there."""
+        moved = {field.name: _moved(getattr(self, field.name), torch.device(device)) for field in fields(self)}  # type: ignore[arg-type]
+        changed = {name: value for name, value in moved.items() if value is not getattr(self, name)}
+        return replace(self, **changed) if changed else self  # type: ignore[type-var]  # every leaf is a dataclass
 
     def __eq__(self, other: object) -> bool:
         if type(self) is not type(other):
@@ -100,8 +117,8 @@ class Add(Edit):
     size_field: ClassVar[str | None] = "size"
 
     def __post_init__(self) -> None:
-        _check_direction("direction of Add", self.direction)
-        _check_number("size of Add", self.size)
+        check_direction("direction of Add", self.direction)
+        check_number("size of Add", self.size)
 
     @property
     def width(self) -> int | None:
@@ -109,8 +126,8 @@ class Add(Edit):
         return len(self.direction)
 
     def _edited(self, x: Tensor) -> Tensor:
-        (direction,) = _meet(x, self.direction)
-        return x + self.size * direction
+        (direction,) = meet(x, self.direction)
+        return x.to(direction.dtype) + self.size * direction
 
 
 @final
@@ -130,7 +147,7 @@ class Noise(Edit):
     size_field: ClassVar[str | None] = "size"
 
     def __post_init__(self) -> None:
-        _check_number("size of Noise", self.size)
+        check_number("size of Noise", self.size)
 
     @property
     def width(self) -> int | None:
@@ -164,8 +181,8 @@ class Rotate(Edit):
     size_field: ClassVar[str | None] = "angle"
 
     def __post_init__(self) -> None:
-        _check_direction("direction of Rotate", self.toward)
-        _check_number("angle of Rotate", self.angle)
+        check_direction("direction of Rotate", self.toward)
+        check_number("angle of Rotate", self.angle)
 
     @property
     def width(self) -> int | None:
@@ -173,17 +190,17 @@ class Rotate(Edit):
         return len(self.toward)
 
     def _edited(self, x: Tensor) -> Tensor:
-        (toward,) = _meet(x, self.toward)
+        (toward,) = meet(x, self.toward)
         toward = toward / toward.norm()
         x = x.to(toward.dtype)
         norm = x.norm(dim=-1, keepdim=True)
         unit = x / norm
         across = toward - (unit @ toward)[..., None] * unit
         sine = across.norm(dim=-1, keepdim=True)
-        if _any(norm == 0) or _any(sine <= PARALLEL * torch.finfo(sine.dtype).eps):
+        if any_true(norm == 0) or any_true(sine <= PARALLEL * torch.finfo(sine.dtype).eps):
             raise BadInput(
                 "Rotate",
-                got="a zero vector" if _any(norm == 0) else "a vector parallel to the one turned to",
+                got="a zero vector" if any_true(norm == 0) else "a vector parallel to the one turned to",
                 wanted="two vectors that span a plane",
             )
         angle = self.angle if isinstance(self.angle, Tensor) else x.new_tensor(self.angle)
@@ -196,21 +213,42 @@ class Rotate(Edit):
 class Replace(Edit):
     """`value` of shape [d], whatever `x` was; zeros are allowed.
 
+    A value of more axes, recorded elsewhere (patching), replaces an `x` of that very shape: one vector for each row,
+    for instance. It is never spread over rows or positions that it does not have.
+
     Raises:
-        BadInput: If the value is not finite.
+        BadInput: If the value is not finite; when applied, if `x` has another shape.
     """
 
     value: Tensor
 
     def __post_init__(self) -> None:
-        _check_vector("value of Replace", self.value)
+        if self.value.ndim == 1:
+            check_vector("value of Replace", self.value)
+        elif self.value.ndim == 0 or not self.value.is_floating_point():
+            raise BadInput(
+                "value of Replace", got=f"{self.value.dtype} of shape {tuple(self.value.shape)}", wanted="real vectors"
+            )
+        else:
+            _check_finite("value of Replace", self.value)
 
     @property
     def width(self) -> int | None:
-        """Entries of the value."""
-        return len(self.value)
+        """Entries of each vector of the value."""
+        return self.value.shape[-1]
+
+    @property
+    def is_by_row(self) -> bool:
+        """Whether the value has more than one vector."""
+        return self.value.ndim > 1
 
     def _edited(self, x: Tensor) -> Tensor:
+        if self.value.ndim > 1 and self.value.shape != x.shape:
+            raise BadInput(
+                "value of Replace",
+                got=f"shape {tuple(self.value.shape)}",
+                wanted=f"{tuple(x.shape)}, that of what it replaces, or one vector",
+            )
         return self.value.to(x).expand_as(x).clone()
 
 
@@ -227,7 +265,7 @@ class Project(Edit):
         return len(self.subspace.basis)
 
     def _edited(self, x: Tensor) -> Tensor:
-        basis, offset = _meet(x, self.subspace.basis, self.subspace.offset)
+        basis, offset = meet(x, self.subspace.basis, self.subspace.offset)
         return replace(self.subspace, basis=basis, offset=offset).project(x.to(basis.dtype))
 
 
@@ -279,24 +317,42 @@ class Affine(Edit):
     def _edited(self, x: Tensor) -> Tensor:
         zero = self.left.new_zeros(len(self.left))
         offset, shift = (zero if vector is None else vector for vector in (self.offset, self.shift))
-        left, right, offset, shift = _meet(x, self.left, self.right, offset, shift)
+        left, right, offset, shift = meet(x, self.left, self.right, offset, shift)
+        x = x.to(left.dtype)
         return x + ((x - offset) @ right) @ left.mT + shift
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PlacedEdit:
-    """An edit and where it is made."""
+    """An edit and where it is made; `where` narrows a site among the activations down (see `Edit.at`)."""
 
     edit: Edit
     site: Site
+    where: Where | None = None
+
+    def __post_init__(self) -> None:
+        if self.where is not None and self.site.kind != "acts":
+            raise BadInput(f"mask of {self}", got=f"the site {str(self.site)!r}", wanted="a site among the activations")
 
     def __str__(self) -> str:
         return f"{type(self.edit).__name__} at {self.site}"
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, PlacedEdit):
+            return NotImplemented
+        return (self.edit, self.site) == (other.edit, other.site) and _equal(self.where, other.where)
+
+    def __hash__(self) -> int:
+        return hash((self.edit, self.site))
+
     def scaled(self, size: Size) -> PlacedEdit:
         """The same edit, there, at another size."""
-        return PlacedEdit(self.edit.scaled(size), self.site)
+        return replace(self, edit=self.edit.scaled(size))
+
+    def to(self, device: torch.device | str) -> PlacedEdit:
+        """The same edit with its vectors on a device."""
+        return replace(self, edit=self.edit.to(device))
 
     def applied_to_weights(self, layout: Layout, theta: Float[Tensor, "*lead params"]) -> Float[Tensor, "*lead params"]:
         """Flat weights after an edit at `weights:GLOB`.
@@ -364,8 +420,9 @@ class PlacedEdit:
         if self.site.kind == "acts":
             raise BadInput(
                 str(self),
-                got="a site among the activations, which cannot be edited yet",
-                wanted="weights:GLOB, input or train.init",
+                got="a site among the activations",
+                wanted=needed,
+                remedy="network.with_edits(...) edits activations.",
             )
         retrain = " respond(...) retrains from there." if self.site.kind == "train.init" else ""
         raise BadInput(str(self), got=f"the site {str(self.site)!r}", wanted=f"a site of the kind {needed}.{retrain}")
@@ -376,7 +433,7 @@ def _cut(edit: Add | Rotate | Replace, index: Tensor, site: Site) -> Edit:
         return Replace(edit.value[index.to(edit.value.device)])
     whole = edit.direction if isinstance(edit, Add) else edit.toward
     part = whole[index.to(whole.device)]
-    if not _any(part != 0):
+    if not any_true(part != 0):
         raise BadInput(
             f"{type(edit).__name__} at {site}",
             got="a vector over all parameters that is zero at the site",
@@ -385,27 +442,44 @@ def _cut(edit: Add | Rotate | Replace, index: Tensor, site: Site) -> Edit:
     return Add(part, edit.size) if isinstance(edit, Add) else Rotate(part, edit.angle)
 
 
-def _meet(x: Tensor, *vectors: Tensor) -> tuple[Tensor, ...]:
-    dtype = x.dtype
+def _moved(value: Any, device: torch.device) -> Any:
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, Edit):
+        return value.to(device)
+    if isinstance(value, Subspace):
+        basis, offset = value.basis.to(device), value.offset.to(device)
+        is_there = basis is value.basis and offset is value.offset
+        return value if is_there else replace(value, basis=basis, offset=offset)
+    return value
+
+
+def meet(x: Tensor, *vectors: Tensor) -> tuple[Tensor, ...]:
+    """Vectors on the device of `x`, all in the precision in which they and `x` are to be multiplied."""
+    # At least single precision: products over thousands of entries in bfloat16 leave a hundredth behind.
+    dtype = torch.promote_types(x.dtype, torch.float32)
     for vector in vectors:
         dtype = torch.promote_types(dtype, vector.dtype)
     return tuple(vector.to(device=x.device, dtype=dtype) for vector in vectors)
 
 
-def _any(condition: Tensor) -> bool:
+def any_true(condition: Tensor) -> bool:
+    """Whether a condition holds anywhere; no under `vmap`, where that cannot be asked."""
     try:
         return bool(condition.any())
     except RuntimeError:  # under vmap a tensor cannot be looked at; the arithmetic gives NaN instead
         return False
 
 
-def _check_direction(what: str, vector: Tensor) -> None:
-    _check_vector(what, vector)
-    if not _any(vector != 0):
+def check_direction(what: str, vector: Tensor) -> None:
+    """Refuse what is no vector of finite numbers, or zero."""
+    check_vector(what, vector)
+    if not any_true(vector != 0):
         raise BadInput(what, got="only zeros", wanted="a vector with a direction")
 
 
-def _check_vector(what: str, vector: Tensor) -> None:
+def check_vector(what: str, vector: Tensor) -> None:
+    """Refuse what is no vector of finite numbers."""
     if vector.ndim != 1 or not vector.is_floating_point():
         raise BadInput(
             what,
@@ -417,16 +491,17 @@ def _check_vector(what: str, vector: Tensor) -> None:
 
 
 def _check_finite(what: str, tensor: Tensor) -> None:
-    if _any(~tensor.isfinite()):
+    if any_true(~tensor.isfinite()):
         num_bad = int((~tensor.isfinite()).sum())
         raise BadInput(what, got=f"{num_bad} of {tensor.numel()} entries not finite", wanted="finite numbers")
 
 
-def _check_number(what: str, number: Size) -> None:
+def check_number(what: str, number: Size) -> None:
+    """Refuse what is no finite number."""
     if isinstance(number, Tensor):
         if number.ndim != 0:
             raise BadInput(what, got=f"a tensor of shape {tuple(number.shape)}", wanted="one number")
-        if _any(~number.isfinite()):
+        if any_true(~number.isfinite()):
             raise BadInput(what, got=float(number), wanted="a finite number")
     elif not math.isfinite(number):
         raise BadInput(what, got=number, wanted="a finite number")

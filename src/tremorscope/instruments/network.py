@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, final
 
@@ -13,7 +13,12 @@ from torch.func import functional_call
 
 from tremorscope.foundations.errors import BadInput
 from tremorscope.foundations.layout import Layout, Selection
+from tremorscope.instruments.activations.aliases import SiteMap, find_place, map_sites, place_ahead
+from tremorscope.instruments.activations.folding import fold
+from tremorscope.instruments.activations.hooks import Tap, tapped
+from tremorscope.instruments.activations.positions import Window
 from tremorscope.instruments.losses import Loss, differentiable
+from tremorscope.instruments.site import Site
 from tremorscope.instruments.task import Batch, Task
 
 if TYPE_CHECKING:
@@ -82,9 +87,15 @@ class Network:
         if initial is not None and initial.shape != (self.layout.size,):
             raise BadInput("initial weights", got=tuple(initial.shape), wanted=f"a vector of {self.layout.size}")
         self.initial = None if initial is None else initial.to(self.device, self.dtype)
+        self.edits: tuple[PlacedEdit, ...] = ()  # of activations; those of weights are in the weights
+        self._taps: tuple[Tap, ...] | None = ()  # the same, found and folded; None: to be found with the first batch
+        self._site_maps: dict[str | None, SiteMap] = {}  # shared by all views
+        self._unbaked: Network | None = None  # what this was before edits were written into its weights
 
     def __repr__(self) -> str:
-        return f"Network({self.name!r}, {self.layout.size:,} parameters, {str(self.dtype).removeprefix('torch.')})"
+        edits = f", {len(self.edits)} edits of activations" if self.edits else ""
+        dtype = str(self.dtype).removeprefix("torch.")
+        return f"Network({self.name!r}, {self.layout.size:,} parameters, {dtype}{edits})"
 
     @property
     def theta(self) -> Float[Tensor, " params"]:
@@ -128,12 +139,64 @@ class Network:
             )
         return output
 
-    def output(self, params: Params | Float[Tensor, "*lead params"], batch: Batch, *, training: bool = False) -> Any:
-        """What the module itself returns with other weights: of a Hugging Face model, the hidden states too."""
-        named = self.layout.unflatten(params) if isinstance(params, Tensor) else params
-        buffers = {key: value.clone() for key, value in self.buffers.items()} if training else self.buffers
-        with _mode(self.module, training):
-            return functional_call(self.module, {**named, **buffers}, batch.args, batch.kwargs)
+    def output(
+        self,
+        params: Params | Float[Tensor, "*lead params"],
+        batch: Batch,
+        *,
+        training: bool = False,
+        window: Window | None = None,
+    ) -> Any:
+        """What the module itself returns with other weights: of a Hugging Face model, the hidden states too.
+
+        `window` says which part of a text the batch is, when it is one that is being written.
+        """
+        return self._forward(params, batch, self._found_taps(batch), training=training, window=window)[0]
+
+    def record(self, site: str | Site, batch: Batch) -> Tensor:
+        """The value at a site among the activations, after this view's edits.
+
+        [rows, positions, d] (or whatever the module gives) without a position, [rows, d] at a single one (`@last`,
+        `@3`, `@-1`), [rows, n, d] at a slice; [tokens, d] at `@prompt`, the rows' tokens one after another.
+
+        Raises:
+            SiteNotFound: If there is no such place.
+            BadInput: If the site is no activation, or the forward pass does not go through it.
+
+        >>> network = Network(nn.Sequential(nn.Linear(2, 2), nn.ReLU()))
+        >>> batch = Batch((torch.zeros(1, 2),), {}, None)
+        >>> torch.equal(network.record("acts:1", batch), network.apply(network.params, batch))
+        True
+        """
+        return self.record_all([site], batch)[str(site)]
+
+    def record_all(self, sites: Sequence[str | Site], batch: Batch) -> dict[str, Tensor]:
+        """The values at several sites, by address, from one forward pass. See `record`."""
+        parsed = {str(site): Site.parse(site) for site in sites}
+        taps = [
+            Tap(place=find_place(self, site, batch), what=str(site), position=site.position) for site in parsed.values()
+        ]
+        found = self._forward(self.params, batch, (*self._found_taps(batch), *taps))[1]
+        return dict(zip(parsed, found, strict=True))
+
+    def site_map(self, batch: Batch | None = None, *, blocks: str | None = None) -> SiteMap:
+        """Names such as `resid_post.3` that hold in this network, verified by a forward pass, and those that do not.
+
+        The map is made once and shared by all views of the module.
+
+        Args:
+            batch: To look at what the module computes. None: a few tokens or examples, made up where they can be.
+            blocks: Path of the list of blocks, where it cannot be found or is not the one that is meant.
+
+        Raises:
+            BadInput: If there is no batch and none can be made up, or `blocks` is no list of modules.
+        """
+        if blocks is None and None not in self._site_maps and len(self._site_maps) == 1:
+            return next(iter(self._site_maps.values()))  # the one that was asked for by name
+        if blocks not in self._site_maps:
+            plain = self if not self.edits else self._without_edits()
+            self._site_maps[blocks] = map_sites(plain, batch, blocks=blocks)
+        return self._site_maps[blocks]
 
     def loss(
         self, params: Params | Float[Tensor, " params"], batch: Batch, *, training: bool = False
@@ -202,20 +265,80 @@ class Network:
         return view
 
     def with_edits(self, *placed: PlacedEdit) -> Network:
-        """A view in which the weights at the given sites are edited.
+        """A view that is edited at the given sites, beside the edits that this one has.
+
+        Weights are edited at once. Edits of activations (`acts:NAME`) are done in every forward pass of the view, in
+        their order, by hooks that are there for the length of that pass.
+
+        >>> from tremorscope.instruments.edit import Add
+        >>> network = Network(nn.Sequential(nn.Linear(2, 2), nn.ReLU()))
+        >>> edited, batch = network.with_edits(Add(torch.ones(2)).at("acts:1")), Batch((torch.zeros(1, 2),), {}, None)
+        >>> (edited.apply(edited.params, batch) - network.apply(network.params, batch)).round(decimals=5)
+        tensor([[1., 1.]])
 
         Raises:
-            SiteNotFound: If a site names no weights of this network.
-            BadInput: If a site is not a place in the weights.
+            SiteNotFound: If a site names nothing in this network.
+            BadInput: If a site is not a place in the weights or among the activations.
         """
-        theta = self.theta
-        for edit in placed:
-            theta = edit.applied_to_weights(self.layout, theta)
-        return self.at(theta)
+        acts = tuple(edit for edit in placed if edit.site.kind == "acts")
+        view = self
+        if len(acts) < len(placed):
+            theta = self.theta
+            for edit in placed:
+                theta = theta if edit.site.kind == "acts" else edit.applied_to_weights(self.layout, theta)
+            view = self.at(theta)
+        if acts:
+            view = view._view(view.params, view.name)
+            view.edits = (*self.edits, *(edit.to(self.device) for edit in acts))
+            view._taps = view._resolved(None)
+        return view
 
     def sites(self) -> list[str]:
-        """Addresses that can be disturbed."""
-        return [*(f"weights:{name}" for name in self.layout.names), "weights:*", "input", "train.init"]
+        """Addresses that can be disturbed; verified aliases only after `site_map()`, which costs a forward pass."""
+        known = [alias for found in self._site_maps.values() for alias in found.aliases]
+        paths = [path for path, _ in self.module.named_modules() if path and path not in known]
+        weights = [f"weights:{name}" for name in self.layout.names]
+        return [*weights, "weights:*", "input", "train.init", *(f"acts:{name}" for name in [*known, *paths])]
+
+    def _forward(
+        self,
+        params: Params | Float[Tensor, "*lead params"],
+        batch: Batch,
+        taps: Sequence[Tap],
+        *,
+        training: bool = False,
+        window: Window | None = None,
+    ) -> tuple[Any, list[Tensor]]:
+        """The module's output, and what the taps recorded."""
+        named = self.layout.unflatten(params) if isinstance(params, Tensor) else params
+        buffers = {key: value.clone() for key, value in self.buffers.items()} if training else self.buffers
+        with _mode(self.module, training):
+            if not taps:
+                return functional_call(self.module, {**named, **buffers}, batch.args, batch.kwargs), []
+            with tapped(self.module, taps, window or Window.of(batch)) as found:
+                output = functional_call(self.module, {**named, **buffers}, batch.args, batch.kwargs)
+        return output, [value for value in found if value is not None]
+
+    def _found_taps(self, batch: Batch) -> tuple[Tap, ...]:
+        if self._taps is None:
+            self._taps = self._resolved(batch)
+        return self._taps or ()
+
+    def _resolved(self, batch: Batch | None) -> tuple[Tap, ...] | None:
+        """Where the edits are; None if that takes a batch, and there is none."""
+        taps = []
+        for edit in self.edits:
+            place = place_ahead(self, edit.site) if batch is None else find_place(self, edit.site, batch)
+            if place is None:
+                return None
+            what, at = str(edit), edit.site.position
+            taps.append(Tap(place=place, what=what, edit=edit.edit, position=at, where=edit.where))
+        return fold(taps)
+
+    def _without_edits(self) -> Network:
+        view = self._view(self.params, self.name)
+        view.edits, view._taps = (), ()
+        return view
 
     def _required_loss(self, batch: Batch) -> tuple[Loss, Tensor]:
         if self.task is None or batch.target is None:

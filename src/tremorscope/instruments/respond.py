@@ -128,14 +128,14 @@ def respond(
     | `"l2"` | Euclidean norm of the difference of the outputs |
     | `"loss"` | the task's loss of that example alone, edited minus clean |
 
-    Differences are formed in float64 from outputs in the network's dtype. Edits of weights and inputs are
-    vmapped over sizes; a module that cannot be vmapped is run one size at a time and flagged. At
+    Differences are formed in float64 from outputs in the network's dtype. Edits of weights, activations and inputs
+    are vmapped over sizes; a module that cannot be vmapped is run one size at a time and flagged. At
     `train.init` the recipe is run once for every size, and once for the clean end.
 
     Args:
         network: The network; at `train.init` its recipe is used.
         batch: Examples to look at.
-        placed: An edit with a size, at `weights:GLOB`, `input` or `train.init`.
+        placed: An edit with a size, at `weights:GLOB`, `acts:NAME`, `input` or `train.init`.
         sizes: A list or vector, strictly increasing; each replaces the edit's own size. Negative ones are allowed.
         measure: See above.
         chunk: Sizes at a time. None: as many as fit 256 MiB, by the tensors a forward pass saves.
@@ -207,6 +207,9 @@ def _curve_of(network: Network, batch: Batch, placed: PlacedEdit) -> _Curve:
 
     if placed.site.kind == "input":
         return _Curve(clean, as_numbers, lambda size: network.apply(theta, placed.scaled(size).applied_to_batch(batch)))
+    if placed.site.kind == "acts":
+        network.with_edits(placed)  # finds the place, before anything is mapped
+        return _Curve(clean, as_numbers, lambda size: network.with_edits(placed.scaled(size)).apply(theta, batch))
     if placed.site.kind != "train.init":
         return _Curve(
             clean,

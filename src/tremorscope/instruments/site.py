@@ -12,7 +12,7 @@ Kind = Literal["weights", "acts", "input", "train.init"]
 TAGS = ("last", "prompt", "generated", "all")
 GRAMMAR = "weights:GLOB, acts:NAME[:in.i|:out.i|:kwarg.NAME][@POS], input, or train.init"
 
-_PORT = re.compile(r"(in|out)\.\d+|kwarg\.[^\W\d]\w*")
+_PORT = re.compile(r"(in|out)(\.\d+)+|kwarg\.[^\W\d]\w*")
 _INTEGER = re.compile(r"-?\d+")
 
 
@@ -47,8 +47,9 @@ class Site:
     | `input` | the first floating-point argument of the batch |
     | `train.init` | the weights from which the recipe starts |
 
-    POS is an integer, a slice `a:b[:c]`, or one of `last` (the last token that is no padding), `prompt`,
-    `generated`, `all`. `@-1` is literal: the last position, padding or not.
+    NAME is an alias (`resid_post.3`, see `Network.site_map`) or the path of a module; with a port it is a path.
+    `out.1.0` is an entry of an entry. POS is an integer, a slice `a:b[:c]`, or one of `last` (the last token that is
+    no padding), `prompt`, `generated`, `all`. `@-1` is literal: the last position, padding or not.
 
     `pattern` is the GLOB or the NAME, empty for `input` and `train.init`. `str(site)` is the address.
 

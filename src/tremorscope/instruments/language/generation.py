@@ -14,6 +14,7 @@ from torch import Tensor
 
 from tremorscope.foundations.errors import BadInput
 from tremorscope.foundations.seeds import generator
+from tremorscope.instruments.activations.positions import Window
 from tremorscope.instruments.language.encode import (
     context_length,
     encode,
@@ -79,6 +80,7 @@ def generate(
     if "" in stops:
         raise BadInput("stop", got="an empty string", wanted="text at which to end")
     _check_writer(network)
+    _check_edits(network)
     rows = token_rows(network, prompts)
     _check_room(network, prompts, rows, max_new_tokens)
     before = Counter[str]()
@@ -121,8 +123,16 @@ class _Writer:
             kwargs["use_cache"] = True
         if takes(self.network, "logits_to_keep"):
             kwargs["logits_to_keep"] = 1  # of the whole prompt only the last logits are needed
+        prompt_length = tokens.shape[1]
         for step in range(max_new_tokens):
-            output = self.network.output(self.network.params, Batch((), kwargs, None))
+            step_batch = Batch((), kwargs, None)
+            window = Window(
+                batch=step_batch,
+                start=tokens.shape[1] - kwargs["input_ids"].shape[1],
+                mask=mask,
+                prompt_length=prompt_length,
+            )
+            output = self.network.output(self.network.params, step_batch, window=window)
             chosen = self._chosen(_last_logits(self.network, output, kwargs), temperature)
             self._add(chosen)
             if all(self.is_done) or step == max_new_tokens - 1:
@@ -200,6 +210,18 @@ def _check_writer(network: Network) -> None:
             got=f"{type(network.module).__name__}, which does not continue text",
             wanted="a causal language model",
         )
+
+
+def _check_edits(network: Network) -> None:
+    """Texts are grouped by length and grow: what is given for each row of one batch has no rows here."""
+    for placed in network.edits:
+        if isinstance(placed.where, Tensor) or placed.edit.is_by_row:
+            raise BadInput(
+                f"generation with {placed}",
+                got="a mask or values for the rows of one batch",
+                wanted="one edit for all texts",
+                remedy="Write the texts one by one, or give where= a function of the batch.",
+            )
 
 
 def _check_room(network: Network, prompts: Sequence[str], rows: list[list[int]], new: int) -> None:
