@@ -11,19 +11,22 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / ".venv-peers"
-NEEDED = ("curvlinops", "hessian_eigenthings", "pyhessian", "tremorscope")
+NEEDED = ("curvlinops", "hessian_eigenthings", "pyhessian")
 
 
-def enter() -> None:
+def enter(*peers: str) -> None:
     """Go on with this script where the peers are installed; `.venv-peers` is made for that once.
+
+    `peers` are the modules that this script compares us with; those of curvature by default.
 
     Set PIP_INDEX_URL or PIP_EXTRA_INDEX_URL for another build of torch, as for any pip.
     """
-    if all(importlib.util.find_spec(name) for name in NEEDED):
+    needed = (*(peers or NEEDED), "tremorscope")
+    if all(importlib.util.find_spec(name) for name in needed):
         return
     python, stamp = FOLDER / "bin" / "python", FOLDER / ".stamp"
     if Path(sys.prefix).resolve() == FOLDER:
-        raise SystemExit(f"{FOLDER} lacks one of {', '.join(NEEDED)}: remove it, and start again.")
+        raise SystemExit(f"{FOLDER} lacks one of {', '.join(needed)}: remove it, and start again.")
     requirements = Path(__file__).parent / "requirements.txt"
     if not stamp.exists() or stamp.stat().st_mtime < requirements.stat().st_mtime:
         print(f"Setting up {FOLDER.name} for the peers (once, a few minutes) ...", flush=True)

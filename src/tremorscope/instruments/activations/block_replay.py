@@ -1,0 +1,210 @@
+"""Blocks replayed from the edited one on, at the positions that change, over keys and values that all points share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, final
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from tremorscope.instruments.activations.decoder_parts import GPT2, LLAMA, Decoder, Entry, Half
+from tremorscope.instruments.activations.places import Place
+from tremorscope.instruments.activations.shared_attention import shared_attention
+from tremorscope.instruments.activations.sweep_batch import Prompts, Unavailable
+from tremorscope.instruments.activations.sweep_routes import Head, Late, with_weights_of
+from tremorscope.instruments.network import Network
+
+
+class Shared(NamedTuple):
+    """What the prompts of one chunk share, block after block: `groups` prompts, and as many points for each."""
+
+    keys: list[Float[Tensor, "groups heads prefix e"]]
+    values: list[Float[Tensor, "groups heads prefix e"]]
+    hidden_from: Float[Tensor, "groups 1 prefix"] | None  # minus infinity at padding
+    rotation: tuple[Tensor, Tensor] | None  # cosines and sines [n, 1, recomputed, e], of each point's positions
+
+
+@final
+class BlockReplay:
+    """Level 2: the blocks from the edited one on, by hand.
+
+    Keys and values of the positions before the edit are computed once for each prompt, and every point reads the same
+    ones: they are not copied per point. Only the positions from the edit to the read-out are computed, the last block
+    only at the read-out.
+
+    Raises:
+        Unavailable: If the module, the site or the read-out does not allow it.
+    """
+
+    level = 2
+
+    def __init__(self, network: Network, prompts: Prompts, place: Place, readout: Place | None) -> None:
+        if getattr(network, "edits", ()):
+            raise Unavailable("the view has edits of activations of its own")
+        self.network, self.prompts = network, prompts
+        self.decoder = decoder = Decoder.of(network.module)
+        self.entry = entry = decoder.entry(place)
+        last = Entry(len(decoder.blocks), "attention", None)
+        self.is_normed = readout == Place(module=decoder.path_of(decoder.names.final_norm))
+        if not self.is_normed and (readout is None or decoder.entry(readout) != last):
+            raise Unavailable("the read-out is neither the final norm nor the last block's output")
+        self.name = f"replay of blocks {entry.block} to {len(decoder.blocks) - 1}"
+        self.run = with_weights_of(network)
+        with torch.no_grad():
+            self.keys, self.values = self._prefix()
+            self.hidden_from = self._bias()
+            self.stream = self._clean(entry.block, entry.half)
+            self.beside = None if entry.joins is None else self._clean(*entry.joins)[:, :1]
+            self.rotation = self._rotations()
+        self.head = self._head() if self.is_normed else None
+        self.row_bytes = self._row_bytes()
+
+    def late(self, points: Float[Tensor, "n d"], rows: Int[Tensor, " n"], *, logits: bool = True) -> Late:
+        """Late activations and logits of points; cheapest when `rows` come sorted, with equal counts."""
+        late: Late = self.run(self._late, points, rows, logits)
+        return late
+
+    def _late(self, points: Tensor, rows: Tensor, logits: bool) -> Late:
+        names, blocks, entry = self.decoder.names, self.decoder.blocks, self.entry
+        shared = self._shared(rows)
+        first = points[:, None] if self.beside is None else points[:, None] + self.beside[rows]
+        hidden = torch.cat([first, self.stream[rows][:, 1:]], dim=1)
+        for index in range(entry.block, len(blocks)):
+            block = blocks[index]
+            if index > entry.block or entry.half == "attention":
+                is_last = index == len(blocks) - 1
+                normed = getattr(block, names.first_norm)(hidden)
+                added = self._attention(getattr(block, names.attention), normed, shared, index - entry.block, is_last)
+                hidden = hidden[:, -added.shape[1] :] + added
+            hidden = hidden + getattr(block, names.mlp)(getattr(block, names.second_norm)(hidden))
+        hidden = hidden[:, -1]
+        normed = getattr(self.decoder.body, names.final_norm)(hidden)
+        output = self.network.module.get_output_embeddings() if logits and self._has_head else None  # type: ignore[operator]
+        return Late(normed if self.is_normed else hidden, None if output is None else output(normed))
+
+    def _attention(
+        self, attention: Any, x: Float[Tensor, "n s d"], shared: Shared, index: int, is_last: bool
+    ) -> Float[Tensor, "n t d"]:
+        """Attention of the recomputed positions to the shared prefix and to themselves."""
+        query, key, value = self._projected(attention, x, shared.rotation)
+        if is_last:
+            query = query[:, :, -1:]
+        mixed = shared_attention(
+            query,
+            key,
+            value,
+            shared.keys[index],
+            shared.values[index],
+            shared.hidden_from,
+            scaling=float(attention.scaling),
+        )
+        out: Tensor = (attention.c_proj if self.decoder.names is GPT2 else attention.o_proj)(mixed)
+        return out
+
+    def _projected(
+        self, attention: Any, x: Float[Tensor, "n s d"], rotation: tuple[Tensor, Tensor] | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values `[n, heads, s, e]`, turned to their positions where the family does that."""
+        shape = (*x.shape[:2], -1, attention.head_dim)
+        if self.decoder.names is GPT2:
+            query, key, value = (
+                part.view(shape).transpose(1, 2) for part in attention.c_attn(x).split(x.shape[-1], dim=2)
+            )
+            return query, key, value
+        query, key, value = (getattr(attention, f"{part}_proj")(x).view(shape) for part in "qkv")
+        if hasattr(attention, "q_norm"):
+            query, key = attention.q_norm(query), attention.k_norm(key)
+        query, key, value = (part.transpose(1, 2) for part in (query, key, value))
+        assert rotation is not None  # a family that has no table of positions turns
+        return _turned(query, *rotation), _turned(key, *rotation), value
+
+    # What all points share, computed once.
+
+    def _prefix(self) -> tuple[list[Tensor], list[Tensor]]:
+        """Keys and values `[rows, heads, prefix, e]` of the blocks from the entry on."""
+        length = self.prompts.tokens.shape[1]
+        output = self.network.output(self.network.params, self.prompts.batch(use_cache=True))
+        cache = getattr(output, "past_key_values", None)
+        layers = getattr(cache, "layers", None)
+        if layers is None or len(layers) != len(self.decoder.blocks):
+            raise Unavailable("the model keeps no keys and values of its blocks")
+        if any(not isinstance(layer.keys, Tensor) or layer.keys.shape[2] != length for layer in layers):
+            raise Unavailable("the model forgets keys and values of early positions")
+        longest = int(self.prompts.edited.max())
+        chosen = layers[self.entry.block :]
+        keys = [layer.keys[:, :, :longest].contiguous() for layer in chosen]
+        values = [layer.values[:, :, :longest].contiguous() for layer in chosen]
+        return keys, values
+
+    def _bias(self) -> Float[Tensor, "rows 1 prefix"] | None:
+        """Minus infinity at prefix positions that a prompt does not see: padding, and what is not before its edit."""
+        longest = int(self.prompts.edited.max())
+        before = torch.arange(longest, device=self.prompts.tokens.device) < self.prompts.edited[:, None]
+        seen = before & self.prompts.visible[:, :longest].bool()
+        if seen.all():
+            return None
+        bias = torch.zeros(seen.shape, dtype=self.network.dtype, device=seen.device)
+        return bias.masked_fill(~seen, -torch.inf)[:, None]
+
+    def _clean(self, block: int, half: Half) -> Float[Tensor, "rows recomputed d"]:
+        """The residual stream of the clean prompts where the replay begins, at the positions computed anew."""
+        stream = self.network.record(self.decoder.stream_at(block, half), self.prompts.batch())
+        return stream.gather(1, self.prompts.window[..., None].expand(-1, -1, stream.shape[-1]))
+
+    def _rotations(self) -> tuple[Tensor, Tensor] | None:
+        """Cosines and sines `[rows, 1, recomputed, e]` of the positions computed anew; None without rotation."""
+        turn: Callable[..., tuple[Tensor, Tensor]] | None = getattr(self.decoder.body, "rotary_emb", None)
+        if turn is None:
+            if self.decoder.names is LLAMA:
+                raise Unavailable("the decoder has no rotation of its own")
+            return None
+        places = self.prompts.places.gather(1, self.prompts.window)
+        cosines, sines = self.run(turn, self.stream, places)
+        return cosines[:, None], sines[:, None]
+
+    def _shared(self, rows: Int[Tensor, " n"]) -> Shared:
+        """The prefixes that a chunk needs: one for each prompt if the points come in equal groups, else one each."""
+        prompts, counts = torch.unique_consecutive(rows, return_counts=True)
+        if (counts != counts[0]).any():
+            prompts = rows
+        whole = len(prompts) == len(self.keys[0]) if self.keys else False
+        ordered = whole and torch.equal(prompts, torch.arange(len(prompts), device=prompts.device))
+
+        def chosen(tensor: Tensor) -> Tensor:
+            return tensor if ordered else tensor[prompts]
+
+        return Shared(
+            [chosen(keys) for keys in self.keys],
+            [chosen(values) for values in self.values],
+            None if self.hidden_from is None else chosen(self.hidden_from),
+            None if self.rotation is None else (self.rotation[0][rows], self.rotation[1][rows]),
+        )
+
+    @property
+    def _has_head(self) -> bool:
+        find = getattr(self.network.module, "get_output_embeddings", None)
+        return find is not None and isinstance(find(), nn.Linear)
+
+    def _head(self) -> Head | None:
+        """The read-out layer with the view's weights."""
+        if not self._has_head:
+            return None
+        held: Head = self.run(self._head_now)
+        return held
+
+    def _head_now(self) -> Head:
+        layer = self.network.module.get_output_embeddings()  # type: ignore[operator]
+        return Head(layer.weight, layer.bias)
+
+    def _row_bytes(self) -> int:
+        """The widest tensors of a point: logits, and the hidden layer of the perceptron, each about three times."""
+        config = self.network.module.config
+        widths = [getattr(config, "vocab_size", 0), 8 * self.stream.shape[-1] * self.prompts.num_recomputed]
+        return 3 * sum(widths) * self.stream.element_size()
+
+
+def _turned(x: Float[Tensor, "n heads s e"], cosines: Tensor, sines: Tensor) -> Float[Tensor, "n heads s e"]:
+    left, right = x.chunk(2, dim=-1)
+    return x * cosines + torch.cat([-right, left], dim=-1) * sines
