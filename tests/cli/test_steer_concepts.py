@@ -6,6 +6,7 @@ import numpy
 import pytest
 import torch
 
+from tremorscope.examine import concept_steering
 from tremorscope.foundations.arrays import read_arrays
 from tremorscope.foundations.results import Result
 from tremorscope.instruments.load import load
@@ -70,6 +71,29 @@ def test_a_classifier_from_fit_to_baked_weights(files, call):
     assert baked.code == 0, baked.err
     weights = read_arrays(files / "w.safetensors")
     torch.testing.assert_close(network.apply(weights, batch), edited.apply(edited.params, batch), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("verb", ["fit", "curve"])
+def test_an_interrupted_steering_starts_again_in_its_run(files, call, monkeypatch, verb):
+    assert call("steer", "fit", "net.py:classifier", *FIT).code == 0
+    words = ("net.py:classifier", *FIT)
+    if verb == "curve":
+        words = ("net.py:classifier", "--direction", "r.safetensors", "--label", "1", "--inputs", "low=low.npz")
+    assert call("steer", verb, *words).code == 0
+    whole = {path for path in (files / "runs").iterdir() if path.is_dir()}
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(concept_steering, "fit_concept" if verb == "fit" else "measure_response", interrupted)
+        assert call("steer", verb, *words).code == 130
+    (broken,) = {path for path in (files / "runs").iterdir() if path.is_dir()} - whole
+    answer = call("resume", broken.name)
+    assert answer.code == 0, answer.err
+    again = Result.load(broken)
+    twin = next(one for one in map(Result.load, whole) if one.preset == f"steer {verb}")
+    assert [table.to_dict() for table in again.tables] == [table.to_dict() for table in twin.tables]
 
 
 def test_a_language_model_writes_before_and_after(files, call):

@@ -85,7 +85,7 @@ def test_a_finished_run_is_not_resumed(coins, tmp_path):
 @pytest.mark.parametrize(
     ("request_", "sentence"),
     [
-        ({"verb": "serve"}, "got serve; wanted run, examine, train or steer weights"),
+        ({"verb": "serve"}, "got serve; wanted run, examine, train or steer"),
         ({"verb": "run", "study": "coin", "config": {}, "seed": 1}, "Did you mean 'coins'"),
         ({"verb": "run", "study": "coins", "config": {"flip": 1}, "seed": 1}, "got flip; .* Did you mean 'flips'"),
         ({"verb": "examine", "model": None}, "wanted a model that can be loaded by name"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy
 import torch
@@ -50,6 +51,7 @@ def fit_direction(
     device: str | None = None,
     dtype: str | None = None,
     out: Path | None = None,
+    resume: Path | None = None,
 ) -> tuple[Result, Path]:
     """Fit the direction between two files of examples; what `tremorscope steer fit` does.
 
@@ -66,6 +68,7 @@ def fit_direction(
         device: Where to compute.
         dtype: `"float32"` or `"float64"`.
         out: Folder of runs.
+        resume: Take up this interrupted run, which begins anew.
 
     Raises:
         BadInput: If a file cannot be read, or as `fit_concept`.
@@ -80,6 +83,7 @@ def fit_direction(
         "site": site,
         "held-out-negative": None if held_out is None else str(held_out[0]),
         "held-out-positive": None if held_out is None else str(held_out[1]),
+        "to": None if to is None else str(to),
         "seed": seed,
         "device": device,
         "dtype": dtype,
@@ -106,7 +110,7 @@ def fit_direction(
             flags=list(fit.flags),
         )
 
-    return recorded(f"steer-fit-{network.name}", request, compute, out=out)
+    return recorded(f"steer-fit-{network.name}", request, compute, out=out, resume=resume)
 
 
 def measure_curve(
@@ -127,6 +131,7 @@ def measure_curve(
     device: str | None = None,
     dtype: str | None = None,
     out: Path | None = None,
+    resume: Path | None = None,
 ) -> tuple[Result, Path]:
     """Score against alpha for each class of inputs, beside a random direction; what `tremorscope steer curve` does.
 
@@ -150,6 +155,7 @@ def measure_curve(
         device: Where to compute.
         dtype: `"float32"` or `"float64"`.
         out: Folder of runs.
+        resume: Take up this interrupted run, which begins anew.
 
     Raises:
         BadInput: If a file cannot be read, no score or several are asked for, or as `measure_response`.
@@ -214,7 +220,37 @@ def measure_curve(
             flags=list(fit.flags),
         )
 
-    return recorded(f"steer-curve-{network.name}", request, compute, out=out)
+    return recorded(f"steer-curve-{network.name}", request, compute, out=out, resume=resume)
+
+
+def resumed_steering(model: str, request: Mapping[str, Any], path: Path) -> tuple[Result, Path]:
+    """Take up an interrupted `steer fit` or `steer curve` from its request.
+
+    Raises:
+        BadInput: If the run cannot be taken up, or as the two.
+    """
+    options: dict[str, Any] = {key: request[key] for key in ("seed", "device", "dtype")} | {"resume": path}
+    if request["verb"] == "steer fit":
+        held_out = (request["held-out-negative"], request["held-out-positive"])
+        return fit_direction(
+            model,
+            negative=Path(request["negative"]),
+            positive=Path(request["positive"]),
+            site=request["site"],
+            held_out=None if None in held_out else (Path(held_out[0]), Path(held_out[1])),
+            to=None if request["to"] is None else Path(request["to"]),
+            **options,
+        )
+    named = (given.partition("=") for given in request["inputs"])
+    return measure_curve(
+        model,
+        direction=Path(request["direction"]),
+        classes={name: Path(file) for name, _, file in named},
+        share=bool(request["share"]),
+        alphas=request["alpha"],
+        **{key: request[key] for key in ("these", "others", "pattern", "label", "method", "position", "target")},
+        **options,
+    )
 
 
 def write_edited(

@@ -57,7 +57,7 @@ def execute(
 
 
 def resume(path: Path) -> tuple[Result, Path]:
-    """Take up an interrupted run: of a study, an examination, or a steering of weights, which begins anew.
+    """Take up an interrupted run: of a study, an examination, a training, or a steering, which begins anew.
 
     What it had finished is not computed again.
 
@@ -70,12 +70,12 @@ def resume(path: Path) -> tuple[Result, Path]:
         return _resume_examination(request, path)
     if request.get("verb") == "steer weights":
         return _resume_steering(request, path)
+    if request.get("verb") in ("steer fit", "steer curve"):
+        return _resume_concepts(request, path)
     if request.get("verb") == "train":
         return _resume_training(request, path)
     if request.get("verb") != "run":
-        raise BadInput(
-            f"request of run {path.name}", got=request.get("verb"), wanted="run, examine, train or steer weights"
-        )
+        raise BadInput(f"request of run {path.name}", got=request.get("verb"), wanted="run, examine, train or steer")
     study = get_study(str(request["study"]))
     config = config_from(study, request["config"])
     return recorded(study.name, request, lambda run: _call(study, config, int(request["seed"]), run), resume=path)
@@ -110,6 +110,12 @@ def _resume_steering(request: Mapping[str, Any], path: Path) -> tuple[Result, Pa
         **options,
         resume=path,
     )
+
+
+def _resume_concepts(request: Mapping[str, Any], path: Path) -> tuple[Result, Path]:
+    from tremorscope.examine.concept_steering import resumed_steering
+
+    return resumed_steering(_named_model(request, path), request, path)
 
 
 def _resume_training(request: Mapping[str, Any], path: Path) -> tuple[Result, Path]:
