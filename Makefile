@@ -1,4 +1,4 @@
-# make demo   set up, examine a real network, print the path of the report
+# make demo   set up, examine one prompt of a language model, print the path of the report
 # make test   set up, then formatting, lint, types and tests
 # make help   the rest, and the variables
 
@@ -29,8 +29,8 @@ help: ## this text
 	@echo "Variables: PY=python3.12 (any Python >= 3.11), TORCH=torch==2.13.0, TORCH_ARGS= (more words for the pip that"
 	@echo "installs torch, such as the wheel index of another build), PYTEST_ARGS=. After changing the first three: make clean."
 
-demo: $(CORE) ## examine the digits network and print the path of its report
-	@$(PYTHON) -m tremorscope examine builtin:digits-mlp
+demo: $(CORE) ## examine one prompt of the language model and print the path of the report
+	@$(PYTHON) -m tremorscope examine builtin:microworld --prompt "Two days after Monday is"
 
 test: check browser ## formatting, lint, types and every test that takes seconds
 	@$(PYTEST) -m "not slow" $(PYTEST_ARGS)

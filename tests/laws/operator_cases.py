@@ -24,6 +24,7 @@ from tremorscope.instruments.operators import (
     gradient_gram,
     residual_curvature,
 )
+from tremorscope.instruments.operators.pullback import PullbackFisher
 from tremorscope.instruments.task import Batch, Task
 
 F64 = torch.float64
@@ -482,3 +483,17 @@ def model_jacobian_by_double_backward(dtype: torch.dtype) -> Case:
     network = transformer(dtype)
     operator = ModelJacobian(network, network.task.train_batch(), route="double_backward")
     return Case(operator, naive_outputs(network)[1], network.module)
+
+
+@operator_case
+def pullback_fisher(dtype: torch.dtype) -> Case:
+    """Probabilities of a small network as a function of its input, the metric written down entry by entry."""
+    first, second = matrix(6, 5, 0, dtype), matrix(4, 6, 1, dtype)
+    at = matrix(5, 1, 2, dtype)[:, 0]
+
+    def logits(x: Tensor) -> Tensor:
+        return second @ torch.tanh(first @ x)
+
+    jacobian = torch.autograd.functional.jacobian(logits, at)
+    p = logits(at).softmax(0)
+    return Case(PullbackFisher(logits, at), jacobian.T @ (p.diag() - torch.outer(p, p)) @ jacobian)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, final
@@ -76,7 +76,9 @@ EFFORTS = {
 def examine(
     model: str | Path | nn.Module | Network,
     *,
-    data: str | Path | Task | None = None,
+    data: str | Path | Task | Sequence[str] | None = None,
+    prompt: str | None = None,
+    against: str | Path | nn.Module | Network | None = None,
     preset: str = "quick",
     seed: int = 0,
     device: str | None = None,
@@ -92,7 +94,10 @@ def examine(
 
     Args:
         model: A module, a `Network`, or what `load` takes by name.
-        data: Inputs and targets, or what `load_data` takes; needed when the model brings none.
+        data: Inputs and targets, or what `load_data` takes; needed when the model brings none. With a prompt, or
+            against another language model: ordinary texts, or a file with one in each line.
+        prompt: Examine what this language model does with this text instead, as `examine.prompt.examine_prompt`.
+        against: Compare with another network of the same shape instead, as `examine.against.examine_against`.
         preset: `"quick"` (a minute or two on a small network) or `"desk"`.
         seed: Names every random stream.
         device: Where to compute; the CPU by default.
@@ -109,6 +114,19 @@ def examine(
         BadInput: If the model or data cannot be loaded, the run directory cannot be written, or the recipe
             that is to train the weights given diverges or does not repeat itself.
     """
+    if prompt is not None or against is not None:
+        texts = _texts(data)
+        options: dict[str, Any] = {"preset": preset, "seed": seed, "device": device, "dtype": dtype}
+        options |= {"prompt": prompt, "data": texts, "out": out, "resume": resume}
+        if against is not None:
+            from tremorscope.examine.against import examine_against
+
+            return examine_against(model, against, **options)
+        from tremorscope.examine.prompt import examine_prompt
+
+        return examine_prompt(model, **options)
+    if data is not None and not isinstance(data, str | Path | Task):
+        raise BadInput("data", got="a list of texts", wanted="inputs and targets", remedy="Texts go with prompt=...")
     if preset not in EFFORTS:
         raise BadInput("preset", got=preset, wanted=" or ".join(EFFORTS), remedy=did_you_mean(preset, EFFORTS))
     network = load(model, data=data, device=device, dtype=dtype)
@@ -126,6 +144,12 @@ def examine(
     return recorded(
         name, request, lambda run: _examined(network, request, EFFORTS[preset], seed, run), out=out, resume=resume
     )
+
+
+def _texts(data: str | Path | Task | Sequence[str] | None) -> str | Path | Sequence[str] | None:
+    if isinstance(data, Task):
+        raise BadInput("data", got="a Task", wanted="texts, or a file with one in each line")
+    return data
 
 
 def _examined(network: Network, request: Mapping[str, Any], effort: Effort, seed: int, run: Run) -> Result:

@@ -1,0 +1,247 @@
+"""`examine MODEL --prompt TEXT`: the sensitivity map of one prompt, its nulls, and the directions that matter most."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from tremorscope.examine.reference_texts import MICROWORLD, Texts, reference_texts, untrained_twins
+from tremorscope.foundations.errors import BadInput, did_you_mean
+from tremorscope.foundations.results import Result, Table, drawn
+from tremorscope.foundations.run import Run
+from tremorscope.foundations.seeds import derive
+from tremorscope.instruments.language.encode import encode, required_tokenizer
+from tremorscope.instruments.language.scoring import next_token_logits
+from tremorscope.instruments.load import load
+from tremorscope.instruments.moments import Moments
+from tremorscope.instruments.network import Network
+from tremorscope.instruments.recording import recorded
+from tremorscope.instruments.site import Site
+from tremorscope.methods.activations.concept_editing.direction import ConceptFit
+from tremorscope.methods.activations.concept_editing.direction_file import save_direction
+from tremorscope.methods.activations.sensitivity_map.cell_directions import (
+    SensitiveDirections,
+    measure_sensitive_directions,
+)
+from tremorscope.methods.activations.sensitivity_map.measurement import check_logits, measure_sensitivity_map
+
+DEFAULT_PROMPT = "Two days after Monday is"  # of the microworld: the calendar is what it does best
+ARRAYS = "directions"
+
+
+class PromptEffort(NamedTuple):
+    """How much the examination of a prompt spends."""
+
+    num_directions: int  # of each kind in each cell
+    num_twins: int
+    num_cells: int
+
+
+PROMPT_EFFORTS = {
+    "quick": PromptEffort(num_directions=32, num_twins=3, num_cells=3),
+    "desk": PromptEffort(num_directions=64, num_twins=8, num_cells=3),
+}
+
+
+def examine_prompt(
+    model: str | Path | nn.Module | Network,
+    *,
+    prompt: str,
+    data: Texts | None = None,
+    preset: str = "quick",
+    seed: int = 0,
+    device: str | None = None,
+    dtype: str | None = None,
+    out: Path | None = None,
+    resume: Path | None = None,
+) -> tuple[Result, Path]:
+    """Where in the forward pass of this prompt does a small disturbance matter, and what does it do?
+
+    A map of block inputs by tokens, each cell beside untrained twins and isotropic directions of equal norm; at the
+    three most sensitive cells, the leading directions of the pullback Fisher metric, the tokens they raise and lower,
+    and curves of what a step of any size does. The directions lie in `arrays/directions.safetensors` of the run.
+
+    Args:
+        model: A language model with a tokenizer: what `load` takes.
+        prompt: Its text. Empty for `builtin:microworld`: "Two days after Monday is".
+        data: Ordinary texts, or a file with one in each line, on which activations are measured. None: held-out text
+            for the microworld, else documentation of the Python standard library.
+        preset: `"quick"`, or `"desk"` for twice the directions and more twins.
+        seed: Names every random stream.
+        device: Where to compute; the CPU by default.
+        dtype: `"float32"` or `"float64"`; the model's own by default.
+        out: Folder of runs.
+        resume: Continue this run instead of opening a new one.
+
+    Returns:
+        The result, and the run directory.
+
+    Raises:
+        BadInput: If the model has no tokenizer, no logits or no block inputs, or the prompt is empty or longer than
+            its context.
+    """
+    if preset not in PROMPT_EFFORTS:
+        raise BadInput(
+            "preset", got=preset, wanted=" or ".join(PROMPT_EFFORTS), remedy=did_you_mean(preset, PROMPT_EFFORTS)
+        )
+    network = load(model, device=device, dtype=dtype)
+    prompt = checked_prompt(network, prompt)
+    has_name = isinstance(model, str | Path) and (data is None or isinstance(data, str | Path))
+    request: dict[str, Any] = {
+        "verb": "examine",
+        "model": str(model) if has_name else None,
+        "prompt": prompt,
+        "data": str(data) if has_name and data is not None else None,
+        "preset": preset,
+        "seed": seed,
+        "device": device,
+        "dtype": dtype,
+    }
+    return recorded(
+        f"prompt-{network.name}", request, lambda run: _examined(network, request, data, run), out=out, resume=resume
+    )
+
+
+def checked_prompt(network: Network, prompt: str) -> str:
+    """The prompt, or the default one of the microworld, fit for the network.
+
+    Raises:
+        BadInput: If there is no tokenizer, the prompt is empty or longer than the context, or the network has no
+            logits.
+    """
+    required_tokenizer(network)
+    if not prompt.strip():
+        if not network.name.startswith(MICROWORLD):
+            raise BadInput(
+                "prompt", got="an empty text", wanted="some words", remedy="--prompt 'The capital of France is'"
+            )
+        prompt = DEFAULT_PROMPT
+    check_logits(network, encode(network, [prompt]))
+    return prompt
+
+
+def _examined(network: Network, request: Mapping[str, Any], data: Texts | None, run: Run) -> Result:
+    effort, seed, prompt = PROMPT_EFFORTS[request["preset"]], int(request["seed"]), str(request["prompt"])
+    texts, source = reference_texts(network, data)
+    twins, reason = untrained_twins(network, effort.num_twins, seed)
+    flags = [] if reason is None else [reason]
+    measured = measure_sensitivity_map(
+        network,
+        prompt,
+        texts,
+        source=source,
+        twins=twins,
+        num_directions=effort.num_directions,
+        seed=derive(seed, "map"),
+        say=run.say,
+    )
+    run.say(f"Decomposing the metric at the {effort.num_cells} most sensitive cells")
+    found = measure_sensitive_directions(
+        network,
+        measured,
+        texts,
+        twin=twins[0] if twins else None,
+        num_cells=effort.num_cells,
+        seed=derive(seed, "directions"),
+    )
+    path = run.save_arrays(ARRAYS, _arrays(found))
+    files = _direction_files(network, found, run)
+    return Result(
+        study=f"examine {network.name}",
+        preset=str(request["preset"]),
+        seed=seed,
+        config={key: value for key, value in request.items() if key not in ("verb", "preset", "seed")}
+        | {"model": request["model"] or network.name, "data": source},
+        title=f"What moves the prediction of {network.name} after {prompt!r}?",
+        summary=[prediction_sentence(network, prompt), measured.sentence(), found.sentence()],
+        tables=[*found.tables(), _use(request, found, path, files), *measured.tables()],
+        figures=[drawn(figure) for figure in (*measured.figures(), *found.figures())],
+        flags=list(dict.fromkeys([*flags, *measured.flags, *found.flags])),
+    )
+
+
+def prediction_sentence(network: Network, prompt: str) -> str:
+    """What the network expects next."""
+    told = next_token_logits(network, [prompt])[0].double().softmax(dim=0)
+    best = told.topk(3)
+    words = ", ".join(
+        f"{network.tokenizer.decode([token])!r} ({share:.0%})"
+        for token, share in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    )
+    return f"After {prompt!r} the network expects {words}."
+
+
+def _arrays(found: SensitiveDirections) -> dict[str, Tensor]:
+    return {
+        _key(number, place): reading.vector.detach().float().contiguous().cpu()
+        for number, cell in enumerate(found.cells, 1)
+        for place, reading in enumerate(cell.readings, 1)
+    }
+
+
+def _key(number: int, place: int) -> str:
+    return f"cell-{number}-direction-{place}"
+
+
+def _direction_files(network: Network, found: SensitiveDirections, run: Run) -> dict[str, Path]:
+    """The first direction of each cell as `tremorscope steer` reads it: 0 is the clean activation, 1 a step of the map.
+
+    The format holds a matrix as wide as the activation, so that one for every direction would be large.
+    """
+    written = {}
+    for number, cell in enumerate(found.cells, 1):
+        base, reading = cell.metric.base.double().cpu(), cell.readings[0]
+        nothing = base.new_zeros(len(base), len(base))
+        means = base, base + reading.step * reading.vector.double().cpu()
+        moments = [Moments(count=1, mean=mean, scatter=nothing) for mean in means]
+        fit = ConceptFit(
+            site=Site.parse(cell.address),
+            names=("sensitive direction",),
+            negative=moments[0],
+            positives=(moments[1],),
+            flags=("made from one activation and one direction, not from examples",),
+        )
+        path = run.path / ARRAYS / f"{_key(number, 1)}.safetensors"
+        path.parent.mkdir(exist_ok=True)
+        written[_key(number, 1)] = save_direction(fit, path, model=network.name)
+    return written
+
+
+def _use(request: Mapping[str, Any], found: SensitiveDirections, path: Path, files: Mapping[str, Path]) -> Table:
+    """How to go on with a direction, as text to copy."""
+    model = None if request["model"] is None else str(request["model"])
+    rows = []
+    for number, cell in enumerate(found.cells, 1):
+        for place, reading in enumerate(cell.readings, 1):
+            start = "network" if model is None else f"tremorscope.load({model!r})"
+            rows.append(
+                {
+                    "direction": _key(number, place),
+                    "as Python": f"edited = {start}.with_edits(tremorscope.Add(read_arrays(Path({str(path)!r}))"
+                    f"[{_key(number, place)!r}], size={reading.step:.4g}).at({cell.address!r}))",
+                    "as a command": None
+                    if model is None or _key(number, place) not in files
+                    else shlex.join(
+                        [
+                            *("tremorscope", "steer", "apply", model),
+                            *("--direction", str(files[_key(number, place)])),
+                            *("--method", "add", "--alpha", "1", "--position", str(cell.token)),
+                            *("--prompt", str(request["prompt"])),
+                        ]
+                    ),
+                }
+            )
+    return Table.of_rows(
+        rows,
+        name="use_a_direction",
+        title="Going on with a direction",
+        caption="Text to copy. In Python, after `import tremorscope; from pathlib import Path; from "
+        "tremorscope.foundations.arrays import read_arrays`, `edited` is a network like any other: "
+        "`edited.apply`, `generate(edited, ...)`, `examine(edited, ...)`; other sizes are other strengths. The command "
+        "is for the first direction of each cell, whose file `tremorscope steer` reads: `--alpha` is the strength, 1 a "
+        "step as in the map, and may be negative.",
+    )
