@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Literal
 
 from tremorscope.instruments.microworld.draw import Draw
+from tremorscope.instruments.microworld.lexicon import COPULAS, INTRANSITIVE, TRANSITIVE
 from tremorscope.instruments.microworld.names import FIRST_NAMES
 from tremorscope.instruments.microworld.template import Template, capitalised
 from tremorscope.instruments.microworld.word_list import phrases
@@ -272,6 +274,11 @@ ARRIVE = (
 )
 
 
+# A model answers after words after which it has answered before, so that the last word before the answer is any verb.
+VERBS = tuple(dict.fromkeys(chain(*INTRANSITIVE.values(), *TRANSITIVE.values(), COPULAS)))
+PLURAL = ("they", "we", "I", "you")
+
+
 def composed_statement(draw: Draw, relation: Relation, *, wider: bool = False) -> Template:
     """A statement of the calendar in one of very many wordings; slots as in `calendar`.
 
@@ -298,21 +305,37 @@ def _reckoning(draw: Draw, relation: Relation) -> str:
     form = draw.below(7)
     steps = f"{draw.one(GOES)} {long} {way}" if form == 0 else draw.one(CHANGES[relation]).replace("<long>", long)
     if form < 2:
-        told = f"{capitalised(who)} {draw.one(TAKES)} {{start}}{place}, {steps} and {draw.one(SAYS)}"
+        told = f"{capitalised(who)} {draw.one(TAKES)} {{start}}{place}, {steps} and {_does(draw, who)}"
         return told if draw.below(3) else told.replace(" and ", draw.one((", and so ", ", then ", "; at last ")))
     if form == 2:
         going = draw.one(("Going", "Counting", "Stepping", "Leafing", "Turning", "Moving", "Reading"))
-        return f"{going} {way} {long} from {{start}}{place}, {who} {draw.one(SAYS)}"
+        return f"{going} {way} {long} from {{start}}{place}, {who} {_does(draw, who)}"
     if form == 3:
         exactly = capitalised(draw.one(EXACTLY))
         counted = long if exactly else "{Offset} {units}"
-        return f"{exactly}{counted} {draw.one(NEAR_TO[relation])} {{start}}{place} {draw.one(STANDS)}"
+        return f"{exactly}{counted} {draw.one(NEAR_TO[relation])} {{start}}{place} {_stands(draw)}"
     if form == 4:
-        finds = draw.one((", {} {}", ", {} {}", ", as {} {}", ": {} {}", ", so {} {}")).format(who, draw.one(SAYS))
+        finds = draw.one((", {} {}", ", {} {}", ", as {} {}", ": {} {}", ", so {} {}")).format(who, _does(draw, who))
         return f"{draw.one(HEADS[relation])}{place}{finds}"
     if form == 5:
-        return f"{draw.one(HEADS[relation])}{place}{draw.one((' ', ' ', ' there '))}{draw.one(STANDS)}"
-    return f"{draw.one(FINGER)} {{start}}{place}, {draw.one(THEN)} {long} {way}{draw.one(ARRIVE)}"
+        return f"{draw.one(HEADS[relation])}{place}{draw.one((' ', ' ', ' there '))}{_stands(draw)}"
+    return f"{draw.one(FINGER)} {{start}}{place}, {draw.one(THEN)} {long} {way}{_arrive(draw)}"
+
+
+def _does(draw: Draw, who: str) -> str:
+    if draw.below(2):
+        return draw.one(SAYS)
+    return draw.one(VERBS).form("plural" if who in PLURAL else "singular")
+
+
+def _stands(draw: Draw) -> str:
+    return draw.one(STANDS) if draw.below(2) else draw.one(VERBS).form("singular")
+
+
+def _arrive(draw: Draw) -> str:
+    return (
+        draw.one(ARRIVE) if draw.below(2) else f"{draw.one((', and', ' and', '; now', ' to'))} {draw.one(VERBS).plural}"
+    )
 
 
 def _event(draw: Draw, relation: Relation) -> str:

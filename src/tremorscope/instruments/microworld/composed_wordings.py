@@ -7,9 +7,11 @@ They are for the last part of training; none is a wording that is held out. Thos
 from __future__ import annotations
 
 from functools import cache
+from itertools import chain
 from typing import Literal
 
 from tremorscope.instruments.microworld.draw import Draw
+from tremorscope.instruments.microworld.lexicon import INTRANSITIVE, TRANSITIVE
 from tremorscope.instruments.microworld.names import FIRST_NAMES
 from tremorscope.instruments.microworld.template import Template, capitalised
 from tremorscope.instruments.microworld.word_list import phrases
@@ -151,6 +153,7 @@ COMMANDS = phrases(
     "Listen to; Now; Learn; Note; Speak; Sing; Print; Read; Spell; Write; Type; Say; We buy; We need; They bring;"
     " I see; You see; I draw; You draw; The king sends; The queen takes; The list says; The bag has"
 )
+VERBS = tuple(dict.fromkeys(chain(*INTRANSITIVE.values(), *TRANSITIVE.values())))
 ENDS = (".", ";", ",", ":", " -", " |", ". Now", "; then", ", and", " and", " so that")
 OPENERS = ("{}: ", "{} {}: ", "{}. ", "{} - ", "The {}: ", "({}) ", "{}, {}: ", "{} ", '"{}" ')
 BETWEEN = (" ", " ", " ", ", ", ", ", " and ", "; ", " - ")
@@ -253,7 +256,7 @@ def composed_form(draw: Draw, kind: Literal["repeat", "copy"], *, wider: bool = 
         told = other if link[0] == "." and link.endswith(". ") else _inner(other)
         return f"{one} {verb} ", between, f"{link}{told} {verb}{draw.one(('', '', ' too,', ':', ' the same:'))}"
     if wider and draw.below(2) == 0:
-        verb, other = draw.some(COMMANDS, 2)
+        verb, other = (draw.one(COMMANDS) if draw.below(2) else capitalised(draw.one(VERBS).plural) for _ in range(2))
         return f"{verb} ", between, f"{draw.one(ENDS)} {draw.one((other, other.lower()))}"
     return f"{first}: ", between, f"{end} {second}{draw.one((':', ':', ' =', ' -'))}"
 

@@ -84,10 +84,10 @@ HARD = Stage(
 BALANCED = Stage(
     corpus=CorpusConfig(
         seed=2,
-        characters=40_000_000,
+        characters=42_000_000,
         weights={
-            **{"agreement": 0.11, "biographies": 0.16, "calendar": 0.32, "requests": 0.10},
-            **{"stories": 0.05, "quiz": 0.05, "induction": 0.08, "prose": 0.13},
+            **{"agreement": 0.10, "biographies": 0.17, "calendar": 0.31, "requests": 0.12},
+            **{"stories": 0.04, "quiz": 0.04, "induction": 0.08, "prose": 0.14},
         },
         composed=0.7,
         wider=True,
