@@ -38,6 +38,8 @@ SMALL = {
     "jacobian_seconds": 30,
 }
 RECIPE = Trainer(optimiser=momentum(lr=0.1), num_steps=6)
+ACTIVATIONS = ["layer_ranks", "layer_responses"]
+WITHOUT_JACOBIAN = ["layers", "curvature", "stiffness", "goldilocks_position", "sensitivity", *ACTIVATIONS]
 NULL_COLUMNS = ["this network", "twin on shuffled labels", "twin on matched Gaussian inputs, random labels"]
 
 
@@ -79,6 +81,8 @@ def test_the_built_in_digits_have_everything_beside_its_nulls(monkeypatch):
         "stiffness",
         "goldilocks_position",
         "sensitivity",
+        "layer_ranks",
+        "layer_responses",
         "training_jacobian_regions",
         "training_jacobian",
     ]
@@ -92,7 +96,7 @@ def test_the_built_in_digits_have_everything_beside_its_nulls(monkeypatch):
     assert result.provenance["command"] == "tremorscope.examine(network, preset='quick', seed=3)"
     assert result.flags[0] == "curvature and responses look at 64 of 1600 training examples"
     assert (path / "report.html").stat().st_size > 100_000
-    assert len(result.summary) == 7
+    assert len(result.summary) == 8
     for figure in result.figures:
         json.dumps(figure, allow_nan=False)
 
@@ -133,7 +137,7 @@ def test_without_data_there_are_layers_and_a_flag():
 
 def test_data_without_a_recipe(generator):
     result, _ = examine(mlp(), data=classification(generator))
-    assert tables(result) == ["layers", "curvature", "stiffness", "goldilocks_position", "sensitivity"]
+    assert tables(result) == WITHOUT_JACOBIAN
     assert result.flags[0] == "no training recipe: the training Jacobian needs one"
 
 
@@ -157,7 +161,7 @@ def test_a_jacobian_that_would_take_too_long_is_a_flag(monkeypatch, generator):
     (flag,) = [flag for flag in result.flags if "CPU-seconds" in flag]
     assert flag.startswith("training Jacobian could not be measured: training Jacobian of 27 weights: got about 0 CPU")
     assert "Use a larger preset" in flag
-    assert tables(result) == ["layers", "curvature", "stiffness", "goldilocks_position", "sensitivity"]
+    assert tables(result) == WITHOUT_JACOBIAN
 
 
 def test_tokens_lose_the_gaussian_twin_only(generator):

@@ -10,6 +10,7 @@ from typing import Any, TypeVar, final
 import torch
 from torch import nn
 
+from tremorscope.examine.activations import LAYER_EFFORTS, LayerEffort, examine_layers, has_inputs
 from tremorscope.examine.jacobian import JacobianExamination, examine_jacobian
 from tremorscope.examine.large_jacobian import LargeJacobianExamination
 from tremorscope.foundations.errors import BadInput, TremorscopeError, did_you_mean
@@ -26,6 +27,7 @@ from tremorscope.instruments.respond import Measure
 from tremorscope.instruments.scores import scores
 from tremorscope.instruments.task import Batch, Task
 from tremorscope.instruments.trainer import check_deterministic
+from tremorscope.methods.activations.layer_responses.results import LayerResponses
 from tremorscope.methods.weights.curvature import CurvatureMeasurement, measure_curvature
 from tremorscope.methods.weights.goldilocks.position import ZonePosition, zone_position
 from tremorscope.methods.weights.layers import LayersMeasurement, summarise_layers
@@ -86,7 +88,7 @@ def examine(
     out: Path | None = None,
     resume: Path | None = None,
 ) -> tuple[Result, Path]:
-    """What is this network like: its layers, its curvature, what disturbs it, and what training did with its start?
+    """What is this network like: layers, activations, curvature, what disturbs it, what training did with its start?
 
     Every measurement comes with its null: the untrained twin, the same weights on permuted labels, random
     directions of equal norm and of equal curvature, twins trained on shuffled labels and on matched
@@ -142,7 +144,11 @@ def examine(
     }
     name = f"examine-{network.name}"
     return recorded(
-        name, request, lambda run: _examined(network, request, EFFORTS[preset], seed, run), out=out, resume=resume
+        name,
+        request,
+        lambda run: _examined(network, request, EFFORTS[preset], LAYER_EFFORTS[preset], seed, run),
+        out=out,
+        resume=resume,
     )
 
 
@@ -152,7 +158,9 @@ def _texts(data: str | Path | Task | Sequence[str] | None) -> str | Path | Seque
     return data
 
 
-def _examined(network: Network, request: Mapping[str, Any], effort: Effort, seed: int, run: Run) -> Result:
+def _examined(
+    network: Network, request: Mapping[str, Any], effort: Effort, layer_effort: LayerEffort, seed: int, run: Run
+) -> Result:
     sections = _Sections(run)
     network = sections.trained(network)
     frozen = [name for name, weight in network.module.named_parameters() if not weight.requires_grad]
@@ -161,7 +169,7 @@ def _examined(network: Network, request: Mapping[str, Any], effort: Effort, seed
     twin = sections.attempt("untrained twin", lambda: untrained(network, seed=derive(seed, "untrained")))
     is_start = network.recipe is not None or network.initial is not None
     layers = summarise_layers(network, twin, is_start=is_start)
-    curvature = stiffness = zone = sensitivity = jacobian = None
+    curvature = stiffness = zone = sensitivity = jacobian = activations = None
     if network.task is None:
         sections.flags.append("no data: curvature, responses and the training Jacobian need inputs and targets")
     else:
@@ -197,12 +205,17 @@ def _examined(network: Network, request: Mapping[str, Any], effort: Effort, seed
                 "training Jacobian",
                 lambda: examine_jacobian(network, seconds=effort.jacobian_seconds, seed=seed, run=run),
             )
-    measured = [part for part in (sensitivity, curvature, stiffness, zone, jacobian, layers) if part is not None]
+    if has_inputs(network):
+        activations = sections.attempt(
+            "activations of each layer",
+            lambda: examine_layers(network, twin, layer_effort, seed=derive(seed, "activations"), say=run.say),
+        )
+    parts = (sensitivity, activations, curvature, stiffness, zone, jacobian, layers)
+    measured = [part for part in parts if part is not None]
     for part in measured:
         sections.flags.extend(getattr(part, "flags", ()))
-    tables: list[Table] = [
-        table for part in (layers, curvature, stiffness, zone, sensitivity, jacobian) if part for table in part.tables()
-    ]
+    shown = (layers, curvature, stiffness, zone, sensitivity, activations, jacobian)
+    tables: list[Table] = [table for part in shown if part is not None for table in part.tables()]
     figures: list[Figure] = [figure for part in measured for figure in part.figures()]
     return Result(
         study=f"examine {network.name}",
@@ -215,7 +228,7 @@ def _examined(network: Network, request: Mapping[str, Any], effort: Effort, seed
             "dtype": request["dtype"],
         },
         title=f"What is {network.name} like?",
-        summary=_summary(network, layers, curvature, stiffness, zone, sensitivity, jacobian),
+        summary=_summary(network, layers, curvature, stiffness, zone, sensitivity, activations, jacobian),
         tables=tables,
         figures=[drawn(figure) for figure in figures],
         flags=list(dict.fromkeys(sections.flags)),
@@ -309,6 +322,7 @@ def _summary(
     stiffness: StiffnessMeasurement | None,
     zone: ZonePosition | None,
     sensitivity: SensitivityMeasurement | None,
+    activations: LayerResponses | None,
     jacobian: JacobianExamination | LargeJacobianExamination | None,
 ) -> list[str]:
     num_tensors = len(layers.layers)
@@ -345,6 +359,8 @@ def _summary(
             f"At equal norm the output answers {ratio} times as strongly to random disturbances of {most.name} as to "
             "disturbances of all weights."
         )
+    if activations is not None:
+        sentences.append(activations.sentence())
     if jacobian is not None:
         sentences.append(jacobian.sentence())
     return sentences

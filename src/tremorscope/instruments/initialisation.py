@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import torch
@@ -87,7 +87,8 @@ def reset_module(module: nn.Module, name: str, *, seed: int) -> nn.Module:
     global random state is touched.
 
     Raises:
-        BadInput: If a layer with parameters of its own cannot initialise itself.
+        BadInput: If a layer with parameters of its own cannot initialise itself, or a model of transformers is not as
+            its configuration makes it.
     """
     fresh = copy.deepcopy(module).cpu()
     with torch.random.fork_rng(devices=[]), torch.no_grad():
@@ -98,7 +99,9 @@ def reset_module(module: nn.Module, name: str, *, seed: int) -> nn.Module:
             if path.startswith(remade):
                 continue
             if _is_pretrained_model(part):
-                part.load_state_dict(type(part)(copy.deepcopy(part.config)).state_dict())
+                anew = type(part)(copy.deepcopy(part.config)).state_dict()
+                _check_as_configured(name, path, part, anew)
+                part.load_state_dict(anew)
                 remade += (f"{path}.",)
                 continue
             reset = getattr(part, "reset_parameters", None) or getattr(part, "_reset_parameters", None)
@@ -112,6 +115,21 @@ def reset_module(module: nn.Module, name: str, *, seed: int) -> nn.Module:
                     remedy="Pass the starting weights: Network(module, initial=theta0).",
                 )
     return fresh
+
+
+def _check_as_configured(name: str, path: str, part: nn.Module, anew: Mapping[str, Tensor]) -> None:
+    """Added, removed and resized weights are nobody's to draw."""
+    own = part.state_dict()
+    changed = [key for key in dict.fromkeys([*own, *anew]) if key not in own or key not in anew]
+    changed += [key for key in own if key in anew and own[key].shape != anew[key].shape]
+    if changed:
+        more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+        raise BadInput(
+            f"untrained twin of {name!r}",
+            got=f"{path!r} ({type(part).__name__}), which is not as its configuration makes it: {changed[0]}{more}",
+            wanted="a model of transformers without added, removed or resized weights",
+            remedy="Pass the starting weights: Network(module, initial=theta0).",
+        )
 
 
 def _is_pretrained_model(module: nn.Module) -> bool:

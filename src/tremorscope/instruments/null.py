@@ -143,7 +143,8 @@ def untrained(network: Network, *, seed: int = 0) -> Network:
     global random state is touched.
 
     Raises:
-        BadInput: If a layer with parameters of its own cannot initialise itself.
+        BadInput: If a layer with parameters of its own cannot initialise itself, or a model of transformers has
+            weights that its configuration does not make.
     """
     name = f"{network.name} (untrained)"
     if network.recipe is not None or network.initial is not None:

@@ -13,11 +13,11 @@ from tremorscope.instruments.activations.decoder_parts import GPT2, LLAMA, Decod
 from tremorscope.instruments.activations.places import Place
 from tremorscope.instruments.activations.shared_attention import shared_attention
 from tremorscope.instruments.activations.sweep_batch import Prompts, Unavailable
-from tremorscope.instruments.activations.sweep_routes import Head, Late, with_weights_of
+from tremorscope.instruments.activations.sweep_routes import Back, Head, Late, with_weights_of
 from tremorscope.instruments.network import Network
 
 
-class Shared(NamedTuple):
+class Common(NamedTuple):
     """What the prompts of one chunk share, block after block: `groups` prompts, and as many points for each."""
 
     keys: list[Float[Tensor, "groups heads prefix e"]]
@@ -44,53 +44,70 @@ class BlockReplay:
         if getattr(network, "edits", ()):
             raise Unavailable("the view has edits of activations of its own")
         self.network, self.prompts = network, prompts
-        self.decoder = decoder = Decoder.of(network.module)
+        shared = prompts.shared
+        self.decoder = decoder = shared.once("decoder", lambda: Decoder.of(network.module))
         self.entry = entry = decoder.entry(place)
         last = Entry(len(decoder.blocks), "attention", None)
         self.is_normed = readout == Place(module=decoder.path_of(decoder.names.final_norm))
         if not self.is_normed and (readout is None or decoder.entry(readout) != last):
             raise Unavailable("the read-out is neither the final norm nor the last block's output")
         self.name = f"replay of blocks {entry.block} to {len(decoder.blocks) - 1}"
-        self.run = with_weights_of(network)
+        self.run = shared.once("weights", lambda: with_weights_of(network))
         with torch.no_grad():
             self.keys, self.values = self._prefix()
             self.hidden_from = self._bias()
-            self.stream = self._clean(entry.block, entry.half)
-            self.beside = None if entry.joins is None else self._clean(*entry.joins)[:, :1]
-            self.rotation = self._rotations()
-        self.head = self._head() if self.is_normed else None
+            # The replaced tensor is the stream itself, unless it is added to it.
+            self.stream = (
+                shared.once((place.module, place.port), lambda: self._clean(entry.block, entry.half))
+                if entry.joins is None
+                else self._clean(entry.block, entry.half)
+            )
+            self.beside = None if entry.joins is None else self._clean(*entry.joins)
+            self.rotation = shared.once("rotations", self._rotations)
+        self.head = shared.once("head", self._head) if self.is_normed else None
         self.row_bytes = self._row_bytes()
 
-    def late(self, points: Float[Tensor, "n d"], rows: Int[Tensor, " n"], *, logits: bool = True) -> Late:
+    def late(
+        self, points: Float[Tensor, "n d"], rows: Int[Tensor, " n"], *, logits: bool = True, back: Back = (0,)
+    ) -> Late:
         """Late activations and logits of points; cheapest when `rows` come sorted, with equal counts."""
-        late: Late = self.run(self._late, points, rows, logits)
+        late: Late = self.run(self._late, points, rows, logits, back)
         return late
 
-    def _late(self, points: Tensor, rows: Tensor, logits: bool) -> Late:
+    def _late(self, points: Tensor, rows: Tensor, logits: bool, back: Back) -> Late:
         names, blocks, entry = self.decoder.names, self.decoder.blocks, self.entry
-        shared = self._shared(rows)
-        first = points[:, None] if self.beside is None else points[:, None] + self.beside[rows]
-        hidden = torch.cat([first, self.stream[rows][:, 1:]], dim=1)
+        common, window = self._shared(rows), self.prompts.window[rows]
+        first = points[:, None]
+        if self.beside is not None:
+            first = first + self.beside[rows[:, None], window[:, :1]]
+        hidden = torch.cat([first, self.stream[rows[:, None], window[:, 1:]]], dim=1)
+        read = [hidden.shape[1] - 1 - one for one in back]  # of the positions there are: fewer after the last attention
         for index in range(entry.block, len(blocks)):
             block = blocks[index]
             if index > entry.block or entry.half == "attention":
                 is_last = index == len(blocks) - 1
                 normed = getattr(block, names.first_norm)(hidden)
-                added = self._attention(getattr(block, names.attention), normed, shared, index - entry.block, is_last)
-                hidden = hidden[:, -added.shape[1] :] + added
+                attention = getattr(block, names.attention)
+                added = self._attention(attention, normed, common, index - entry.block, read if is_last else None)
+                if is_last:
+                    hidden, read = hidden[:, read], list(range(len(read)))
+                hidden = hidden + added
             hidden = hidden + getattr(block, names.mlp)(getattr(block, names.second_norm)(hidden))
-        hidden = hidden[:, -1]
+        hidden = torch.cat([hidden[:, place] for place in read])
         normed = getattr(self.decoder.body, names.final_norm)(hidden)
         output = self.network.module.get_output_embeddings() if logits and self._has_head else None  # type: ignore[operator]
         return Late(normed if self.is_normed else hidden, None if output is None else output(normed))
 
     def _attention(
-        self, attention: Any, x: Float[Tensor, "n s d"], shared: Shared, index: int, is_last: bool
+        self, attention: Any, x: Float[Tensor, "n s d"], shared: Common, index: int, read: list[int] | None
     ) -> Float[Tensor, "n t d"]:
-        """Attention of the recomputed positions to the shared prefix and to themselves."""
+        """Attention of the recomputed positions, or of some of them, to the shared prefix and to themselves."""
         query, key, value = self._projected(attention, x, shared.rotation)
-        if is_last:
-            query = query[:, :, -1:]
+        options: dict[str, Any] = {}
+        if read is not None:
+            query = query[:, :, read]
+            if read != [x.shape[1] - 1]:
+                options["asking"] = torch.tensor(read, device=x.device)
         mixed = shared_attention(
             query,
             key,
@@ -99,6 +116,7 @@ class BlockReplay:
             shared.values[index],
             shared.hidden_from,
             scaling=float(attention.scaling),
+            **options,
         )
         out: Tensor = (attention.c_proj if self.decoder.names is GPT2 else attention.o_proj)(mixed)
         return out
@@ -124,6 +142,12 @@ class BlockReplay:
 
     def _prefix(self) -> tuple[list[Tensor], list[Tensor]]:
         """Keys and values `[rows, heads, prefix, e]` of the blocks from the entry on."""
+        keys, values = self.prompts.shared.once("keys and values", self._remembered)
+        longest = int(self.prompts.edited.max())
+        return tuple([some[:, :, :longest] for some in kind[self.entry.block :]] for kind in (keys, values))
+
+    def _remembered(self) -> tuple[list[Tensor], list[Tensor]]:
+        """Keys and values `[rows, heads, length, e]` of all blocks and positions."""
         length = self.prompts.tokens.shape[1]
         output = self.network.output(self.network.params, self.prompts.batch(use_cache=True))
         cache = getattr(output, "past_key_values", None)
@@ -132,11 +156,7 @@ class BlockReplay:
             raise Unavailable("the model keeps no keys and values of its blocks")
         if any(not isinstance(layer.keys, Tensor) or layer.keys.shape[2] != length for layer in layers):
             raise Unavailable("the model forgets keys and values of early positions")
-        longest = int(self.prompts.edited.max())
-        chosen = layers[self.entry.block :]
-        keys = [layer.keys[:, :, :longest].contiguous() for layer in chosen]
-        values = [layer.values[:, :, :longest].contiguous() for layer in chosen]
-        return keys, values
+        return [layer.keys.contiguous() for layer in layers], [layer.values.contiguous() for layer in layers]
 
     def _bias(self) -> Float[Tensor, "rows 1 prefix"] | None:
         """Minus infinity at prefix positions that a prompt does not see: padding, and what is not before its edit."""
@@ -148,23 +168,23 @@ class BlockReplay:
         bias = torch.zeros(seen.shape, dtype=self.network.dtype, device=seen.device)
         return bias.masked_fill(~seen, -torch.inf)[:, None]
 
-    def _clean(self, block: int, half: Half) -> Float[Tensor, "rows recomputed d"]:
-        """The residual stream of the clean prompts where the replay begins, at the positions computed anew."""
-        stream = self.network.record(self.decoder.stream_at(block, half), self.prompts.batch())
-        return stream.gather(1, self.prompts.window[..., None].expand(-1, -1, stream.shape[-1]))
+    def _clean(self, block: int, half: Half) -> Float[Tensor, "rows length d"]:
+        """The residual stream of the clean prompts before a half of a block."""
+        site = self.decoder.stream_at(block, half)
+        stream: Tensor = self.prompts.shared.once(site, lambda: self.network.record(site, self.prompts.batch()))
+        return stream
 
     def _rotations(self) -> tuple[Tensor, Tensor] | None:
-        """Cosines and sines `[rows, 1, recomputed, e]` of the positions computed anew; None without rotation."""
+        """Cosines and sines `[rows, length, e]` of all positions; None without rotation."""
         turn: Callable[..., tuple[Tensor, Tensor]] | None = getattr(self.decoder.body, "rotary_emb", None)
         if turn is None:
             if self.decoder.names is LLAMA:
                 raise Unavailable("the decoder has no rotation of its own")
             return None
-        places = self.prompts.places.gather(1, self.prompts.window)
-        cosines, sines = self.run(turn, self.stream, places)
-        return cosines[:, None], sines[:, None]
+        cosines, sines = self.run(turn, self.stream, self.prompts.places)
+        return cosines, sines
 
-    def _shared(self, rows: Int[Tensor, " n"]) -> Shared:
+    def _shared(self, rows: Int[Tensor, " n"]) -> Common:
         """The prefixes that a chunk needs: one for each prompt if the points come in equal groups, else one each."""
         prompts, counts = torch.unique_consecutive(rows, return_counts=True)
         if (counts != counts[0]).any():
@@ -175,11 +195,12 @@ class BlockReplay:
         def chosen(tensor: Tensor) -> Tensor:
             return tensor if ordered else tensor[prompts]
 
-        return Shared(
+        window = self.prompts.window[rows]
+        return Common(
             [chosen(keys) for keys in self.keys],
             [chosen(values) for values in self.values],
             None if self.hidden_from is None else chosen(self.hidden_from),
-            None if self.rotation is None else (self.rotation[0][rows], self.rotation[1][rows]),
+            None if self.rotation is None else tuple(turn[rows[:, None], window][:, None] for turn in self.rotation),
         )
 
     @property

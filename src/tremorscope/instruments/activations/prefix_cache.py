@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tremorscope.instruments.activations.sweep_batch import MASK, POSITIONS, TOKENS, Prompts, Unavailable
-from tremorscope.instruments.activations.sweep_routes import Edited, Late
+from tremorscope.instruments.activations.sweep_routes import Back, Edited, Late
 from tremorscope.instruments.language.encode import takes
 from tremorscope.instruments.network import Network
 from tremorscope.instruments.task import Batch
@@ -59,22 +59,25 @@ class PrefixCache:
         before = torch.arange(self.start, device=starts.device) < starts[:, None]
         self.seen = prompts.visible[:, : self.start] * before
         with torch.no_grad():
-            self.memory = self._remembered()
+            self.memory = prompts.shared.once(("memory", *starts.tolist()), self._remembered)
         self.row_bytes = self._row_bytes()
 
-    def late(self, points: Float[Tensor, "n d"], rows: Int[Tensor, " n"], *, logits: bool = True) -> Late:
+    def late(
+        self, points: Float[Tensor, "n d"], rows: Int[Tensor, " n"], *, logits: bool = True, back: Back = (0,)
+    ) -> Late:
         """Late activations and logits of points."""
-        batch = self._batch(rows)
+        batch = self._batch(rows, max(back) + 1)
         if self.memory_name != ONE_BY_ONE:
-            return self.edited(points, batch, column=self.num_again, read_column=-1)
+            return self.edited(points, batch, column=self.num_again, read_columns=[-1 - one for one in back])
         # The memory of this chunk moves on from token to token.
         first, *others = (
             batch._replace(kwargs={**batch.kwargs, TOKENS: token}) for token in batch.kwargs[TOKENS].split(1, dim=1)
         )
-        late = self.edited(points, first, column=0, read_column=-1)
-        for one in others:
-            late = self.edited(None, one, column=0, read_column=-1)
-        return late
+        lates = [self.edited(points, first, column=0, read_columns=(-1,))]
+        lates += [self.edited(None, one, column=0, read_columns=(-1,)) for one in others]
+        chosen = [lates[-1 - one] for one in back]
+        logits_of = [late.logits for late in chosen if late.logits is not None]
+        return Late(torch.cat([late.hidden for late in chosen]), torch.cat(logits_of) if logits_of else None)
 
     def _remembered(self) -> Any:
         kwargs: dict[str, Any] = {TOKENS: self.prompts.tokens[:, : self.start], "use_cache": True}
@@ -91,7 +94,7 @@ class PrefixCache:
             )
         return memory
 
-    def _batch(self, rows: Int[Tensor, " n"]) -> Batch:
+    def _batch(self, rows: Int[Tensor, " n"], num_read: int) -> Batch:
         """The tokens from the edit on, after the memory of their prompts."""
         prompts = self.prompts
         window = (prompts.edited - self.num_again)[rows, None] + self.reach
@@ -99,7 +102,7 @@ class PrefixCache:
         mask = torch.cat([self.seen[rows], prompts.visible[rows].gather(1, window)], dim=1)
         self._describe(kwargs, mask, prompts.places[rows].gather(1, window))
         if takes(self.network, "logits_to_keep"):
-            kwargs["logits_to_keep"] = 1
+            kwargs["logits_to_keep"] = num_read
         kwargs[self.memory_name] = select_rows(self.memory, rows, len(prompts.tokens))
         return Batch((), kwargs, None)
 

@@ -49,6 +49,11 @@ class Responses:
             num_clipped=sum(part.num_clipped for part in parts),
         )
 
+    def chosen(self, index: Int[Tensor, " m"]) -> Responses:
+        """Those of some points, in their order; the count of clipped ones stays that of all."""
+        values = {name: value[index] for name, value in self.values().items()}
+        return Responses(**values, noise=self.noise, num_clipped=self.num_clipped)
+
     def values(self) -> dict[str, Float[Tensor, " n"]]:
         """Those that were asked for, by name."""
         named = {name: getattr(self, name) for name in READOUTS}

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tremorscope.instruments.activations.places import Place
 from tremorscope.instruments.activations.sweep_batch import Prompts, Unavailable
-from tremorscope.instruments.activations.sweep_routes import Head, Late, with_weights_of
+from tremorscope.instruments.activations.sweep_routes import Back, Head, Late, with_weights_of
 from tremorscope.instruments.network import Network
 from tremorscope.instruments.recurrent import GatedLayer, RecurrentLanguageModel
 from tremorscope.instruments.task import Batch
@@ -44,33 +44,33 @@ class RecurrentReplay:
             raise Unavailable("the read-out is neither the norm nor the last layer's state")
         self.name = f"copied states of layers {self.first} to {num_layers - 1}"
         self.head: Head | None = None  # between the norm and the logits there is a second linear layer
-        self.run = with_weights_of(network)
+        self.run = prompts.shared.once("weights", lambda: with_weights_of(network))
         sites = ["acts:embedding:out.0", *(f"acts:layers.{index}:out.0" for index in range(num_layers))]
         with torch.no_grad():
-            found = network.record_all(sites, Batch((prompts.tokens,), {}, None))
+            found = prompts.shared.once(
+                "streams", lambda: network.record_all(sites, Batch((prompts.tokens,), {}, None))
+            )
         # The stream that enters the first replayed layer, and each replayed layer's state before the edit.
         streams = [found[site] for site in sites]
-        entering = streams[self.first]
-        self.stream = entering.gather(1, prompts.window[..., None].expand(-1, -1, entering.shape[-1]))
-        before = (prompts.edited - 1).clamp_min(0)
-        started = (prompts.edited > 0)[:, None]
-        every = torch.arange(len(prompts.tokens), device=prompts.tokens.device)
-        self.states = [states[every, before] * started for states in streams[self.first + 1 :]]
+        self.entering, self.states, self.prompts = streams[self.first], streams[self.first + 1 :], prompts
         self.row_bytes = 12 * (module.config.vocab_size + 8 * module.config.hidden_size * prompts.num_recomputed)
 
-    def late(self, points: Float[Tensor, "n d"], rows: Int[Tensor, " n"], *, logits: bool = True) -> Late:
+    def late(
+        self, points: Float[Tensor, "n d"], rows: Int[Tensor, " n"], *, logits: bool = True, back: Back = (0,)
+    ) -> Late:
         """Late activations and logits of points."""
-        late: Late = self.run(self._late, points, rows)
+        late: Late = self.run(self._late, points, rows, back)
         return late
 
-    def _late(self, points: Tensor, rows: Tensor) -> Late:
-        module = self.module
-        x = torch.cat([points[:, None], self.stream[rows][:, 1:]], dim=1)
-        for state, layer in zip(self.states, list(module.layers)[self.first :], strict=True):
+    def _late(self, points: Tensor, rows: Tensor, back: Back) -> Late:
+        module, edited = self.module, self.prompts.edited[rows]
+        x = torch.cat([points[:, None], self.entering[rows[:, None], self.prompts.window[rows][:, 1:]]], dim=1)
+        for states, layer in zip(self.states, list(module.layers)[self.first :], strict=True):
             assert isinstance(layer, GatedLayer)
             weights: list[Tensor] = [layer.input_weight, layer.hidden_weight, layer.input_bias, layer.hidden_bias]
-            x = torch.gru(x, state[rows][None], weights, True, 1, 0.0, False, False, True)[0]
-        state = x[:, -1]
+            state = states[rows, (edited - 1).clamp_min(0)] * (edited > 0)[:, None]
+            x = torch.gru(x, state[None], weights, True, 1, 0.0, False, False, True)[0]
+        state = torch.cat([x[:, -1 - one] for one in back])
         normed = module.norm(state)
         logits = torch.nn.functional.linear(module.readout(normed), module.embedding.weight)
         return Late({"norm": normed, "state": state, "": logits}[self.late_is], logits)

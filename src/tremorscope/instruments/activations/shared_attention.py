@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 
@@ -16,11 +16,12 @@ def shared_attention(
     hidden_from: Float[Tensor, "groups 1 prefix"] | None,
     *,
     scaling: float,
+    asking: Int[Tensor, " t"] | None = None,
 ) -> Float[Tensor, "n t heads_e"]:
     """Causal attention to a prefix that several points share, and to the points' own positions.
 
-    Points come in `groups` of equal size, each with one prefix. The `t` queries belong to the last of the `s` own
-    positions. Query heads are split evenly over the key-value heads. The prefix is read where it lies: one product for
+    Points come in `groups` of equal size, each with one prefix. The `t` queries belong to the `asking` ones of the `s`
+    own positions, by default the last. Query heads are split evenly over the key-value heads. The prefix is read where it lies: one product for
     all points of a group.
     """
     n, heads, t, e = query.shape
@@ -29,7 +30,8 @@ def shared_attention(
     query = query.reshape(n, kv, share, t, e) * scaling
     own = torch.einsum("nkhte,nkse->nkhts", query, key)
     if t > 1 or s > t:
-        later = torch.arange(s, device=own.device) > torch.arange(s - t, s, device=own.device)[:, None]
+        places = torch.arange(s, device=own.device)
+        later = places > (places[s - t :] if asking is None else asking)[:, None]
         own = own.masked_fill(later, -torch.inf)
     # [groups, kv, everything that asks, e]
     asked = query.reshape(groups, size, kv, share, t, e).transpose(1, 2).reshape(groups, kv, size * share * t, e)

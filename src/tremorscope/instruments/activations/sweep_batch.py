@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
 from typing import Any, Literal, final
 
 import torch
@@ -24,9 +25,35 @@ class Unavailable(Exception):
 
 
 @final
+class Shared:
+    """What the sweeps of one network and batch have in common, each thing computed once, when it is first asked for.
+
+    A thing that cannot be had is refused with the same reason every time. Nothing in here may be written to.
+    """
+
+    def __init__(self) -> None:
+        self._held: dict[Hashable, Any] = {}
+
+    def once(self, key: Hashable, compute: Callable[[], Any]) -> Any:
+        """What `compute` gives, now or earlier under this key."""
+        if key not in self._held:
+            try:
+                self._held[key] = compute()
+            except Unavailable as reason:
+                self._held[key] = reason
+        found = self._held[key]
+        if isinstance(found, Unavailable):
+            raise Unavailable(str(found))
+        return found
+
+
+@final
 @dataclass(frozen=True)
 class Prompts:
-    """Tokens `[rows, length]`, one prompt per row, and what goes with them; `edited` and `read` are positions."""
+    """Tokens `[rows, length]`, one prompt per row, and what goes with them; `edited` and `read` are positions.
+
+    `shared` holds what other sweeps of the same network, tokens, mask and positions have computed.
+    """
 
     network: Network
     tokens: Int[Tensor, "rows length"]
@@ -34,9 +61,12 @@ class Prompts:
     position_ids: Int[Tensor, "rows length"] | None
     edited: Int[Tensor, " rows"]
     read: Int[Tensor, " rows"]
+    shared: Shared = field(default_factory=Shared)
 
     @classmethod
-    def of(cls, network: Network, batch: Batch, site: Site, read_position: ReadPosition) -> Prompts:
+    def of(
+        cls, network: Network, batch: Batch, site: Site, read_position: ReadPosition, shared: Shared | None = None
+    ) -> Prompts:
         """The prompts of a batch of tokens.
 
         Raises:
@@ -63,7 +93,7 @@ class Prompts:
         if (read - edited != read[0] - edited[0]).any():
             raise Unavailable("the prompts have different numbers of tokens between the edit and the read-out")
         placed = None if position_ids is None else position_ids.expand(rows, length)
-        return cls(network, tokens, mask, placed, edited, read)
+        return cls(network, tokens, mask, placed, edited, read, Shared() if shared is None else shared)
 
     def batch(self, **more: Any) -> Batch:
         """The prompts as a batch, with more keywords."""

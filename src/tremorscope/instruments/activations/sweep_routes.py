@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol, final, runtime_checkable
 
@@ -14,7 +14,7 @@ from tremorscope.foundations.errors import BadInput
 from tremorscope.instruments.activations.hooks import Tap, tapped
 from tremorscope.instruments.activations.places import Place
 from tremorscope.instruments.activations.positions import Window
-from tremorscope.instruments.activations.sweep_batch import tiled
+from tremorscope.instruments.activations.sweep_batch import Shared, tiled
 from tremorscope.instruments.edit import Edit
 from tremorscope.instruments.language.encode import takes
 from tremorscope.instruments.network import Network
@@ -22,13 +22,25 @@ from tremorscope.instruments.site import Site
 from tremorscope.instruments.task import Batch
 
 Column = int | Tensor | None  # one for all rows, one for each row, or no positions
+Back = Sequence[int]  # positions before the one that is read, in tokens: 0 is that one itself
+
+CHUNK_BYTES = 256 * 2**20  # memory of one chunk of points, by estimate
+CHUNK = 256  # the most points at once: larger products are no faster
 
 
 class Late(NamedTuple):
-    """What one level computes for a chunk of points: the late activation, and the outputs, at the position read."""
+    """What one level computes for a chunk of points: late activations and outputs at the position read.
+
+    Read at several positions, those of all points at the first one come first, then those at the second.
+    """
 
     hidden: Float[Tensor, "n k"]
     logits: Float[Tensor, "n classes"] | None
+
+    def part(self, number: int, size: int) -> Late:
+        """What was read at one of several positions."""
+        place = slice(number * size, (number + 1) * size)
+        return Late(self.hidden[place], None if self.logits is None else self.logits[place])
 
 
 @final
@@ -60,8 +72,13 @@ class Route(Protocol):
     def row_bytes(self) -> int:
         """Memory that one point takes, about."""
 
-    def late(self, points: Float[Tensor, "n d"], rows: Int[Tensor, " n"], *, logits: bool = True) -> Late:
-        """What follows from points in the place of the activation of prompts `rows`; logits are left out on request."""
+    def late(
+        self, points: Float[Tensor, "n d"], rows: Int[Tensor, " n"], *, logits: bool = True, back: Back = (0,)
+    ) -> Late:
+        """What follows from points in the place of the activation of prompts `rows`; logits are left out on request.
+
+        Read at each of `back`, none of which may lie before the edit.
+        """
 
 
 class _Parts(nn.Module):
@@ -120,9 +137,9 @@ class Edited:
     readout: Place | None
 
     def __call__(
-        self, points: Float[Tensor, "n d"] | None, batch: Batch, *, column: Column, read_column: Column
+        self, points: Float[Tensor, "n d"] | None, batch: Batch, *, column: Column, read_columns: Sequence[Column]
     ) -> Late:
-        """Late activation and outputs at the position read, of each row; without points, of an unchanged pass."""
+        """Late activation and outputs of each row at the columns read; without points, of an unchanged pass."""
         view = self.network
         if points is not None:
             view = view.with_edits(ReplaceRows(points, column).at(replace(self.site, position=None)))
@@ -130,8 +147,8 @@ class Edited:
         with tapped(self.network.module, taps, Window.of(batch)) as found:
             output = view.output(view.params, batch)
         logits = getattr(output, "logits", output)
-        logits = _at(logits, read_column) if isinstance(logits, Tensor) else None
-        hidden = logits if self.readout is None else _at(found[0], read_column)
+        logits = _at(logits, read_columns) if isinstance(logits, Tensor) else None
+        hidden = logits if self.readout is None else _at(found[0], read_columns)
         if hidden is None:
             raise BadInput(
                 f"late activation of {self.network.name!r}",
@@ -149,36 +166,61 @@ class FullForward:
     level = 0
     head = None
 
-    def __init__(self, edited: Edited, batch: Batch, num_rows: int, column: Column, read_column: Column) -> None:
+    def __init__(
+        self,
+        edited: Edited,
+        batch: Batch,
+        num_rows: int,
+        column: Column,
+        read_column: Column,
+        *,
+        reach: int = 0,
+        shared: Shared,
+    ) -> None:
         self.edited, self.num_rows, self.column, self.read_column = edited, num_rows, column, read_column
         self.name = "full forward passes"
+        self.batch, self.is_trimmed = batch, False
         length = next((v.shape[1] for v in (*batch.args, *batch.kwargs.values()) if _has_positions(v)), 1)
         if isinstance(read_column, Tensor) and bool((read_column == length - 1).all()):
             self.read_column = -1
-            if takes(edited.network, "logits_to_keep"):  # the other positions' logits would be thrown away
-                batch = batch._replace(kwargs={**batch.kwargs, "logits_to_keep": 1})
-        self.batch = batch
-        with torch.no_grad():
-            output = edited.network.output(
-                edited.network.params, tiled(batch, torch.zeros(1, dtype=torch.int64), num_rows)
-            )
-        outputs = getattr(output, "logits", output)
-        width = outputs.numel() if isinstance(outputs, Tensor) else 0
+            self.is_trimmed = takes(edited.network, "logits_to_keep")  # other positions' logits would be thrown away
+        width = shared.once(("outputs", self.is_trimmed), self._width) * (reach + 1 if self.is_trimmed else 1)
         config = getattr(edited.network.module, "config", None)
         self.row_bytes = 4 * (3 * width + 24 * length * int(getattr(config, "hidden_size", 0) or 0)) + 1024
 
-    def late(self, points: Float[Tensor, "n d"], rows: Int[Tensor, " n"], *, logits: bool = True) -> Late:
+    def late(
+        self, points: Float[Tensor, "n d"], rows: Int[Tensor, " n"], *, logits: bool = True, back: Back = (0,)
+    ) -> Late:
         """Late activations and outputs of points."""
         column, read_column = (
             place[rows] if isinstance(place, Tensor) else place for place in (self.column, self.read_column)
         )
-        return self.edited(points, tiled(self.batch, rows, self.num_rows), column=column, read_column=read_column)
+        read_columns = [read_column if read_column is None else read_column - one for one in back]
+        return self.edited(points, self._batch(rows, max(back) + 1), column=column, read_columns=read_columns)
+
+    def _batch(self, rows: Int[Tensor, " n"], num_read: int) -> Batch:
+        batch = tiled(self.batch, rows, self.num_rows)
+        return batch._replace(kwargs={**batch.kwargs, "logits_to_keep": num_read}) if self.is_trimmed else batch
+
+    def _width(self) -> int:
+        """Entries of the outputs of one prompt, at its last position if only that is computed."""
+        network = self.edited.network
+        with torch.no_grad():
+            output = network.output(network.params, self._batch(torch.zeros(1, dtype=torch.int64), 1))
+        outputs = getattr(output, "logits", output)
+        return outputs.numel() if isinstance(outputs, Tensor) else 0
 
 
-def _at(value: Tensor | None, column: Column) -> Tensor | None:
-    """The vector of each row at a column; a value without positions as it is."""
-    if value is None or value.ndim < 3 or column is None:
-        return value if value is None or value.ndim == 2 else value.flatten(1)
+def _at(value: Tensor | None, columns: Sequence[Column]) -> Tensor | None:
+    """The vectors of all rows at each column, one column after the other; a value without positions as it is."""
+    if value is None:
+        return None
+    return torch.cat([_at_one(value, column) for column in columns])
+
+
+def _at_one(value: Tensor, column: Column) -> Tensor:
+    if value.ndim < 3 or column is None:
+        return value if value.ndim == 2 else value.flatten(1)
     if isinstance(column, int):
         return value[:, column]
     return value[torch.arange(len(value), device=value.device), column]

@@ -151,8 +151,8 @@ class ProfessionProbes:
             Figure(
                 name=f"{self._name}_probe_layers",
                 title=f"How far each layer tells {self._task}, {self._read}",
-                caption=f"Test accuracy of a linear probe {self._read}, mean over the draws. Of {own}, the layer chosen "
-                f"on validation examples reaches {self.accuracy(own)}; words alone reach "
+                caption=f"Test accuracy of a linear probe {self._read}, mean over the draws. Of {own}, the layer "
+                f"chosen on validation examples reaches {self.accuracy(own)}; words alone reach "
                 f"{self.accuracy(WORDS)} (dashed).",
                 traces=traces,
                 x=Axis(title="layer (0: embedding)"),
