@@ -249,3 +249,21 @@ def test_untrained_refuses_layers_that_cannot_start_anew():
 
     with pytest.raises(BadInput, match=r"layer 'Sequential\.0' \(Scale\).*initial=theta0"):
         untrained(Network(nn.Sequential(Scale())))
+
+
+@pytest.mark.parametrize("change", ["added", "resized", "removed"])
+def test_untrained_refuses_models_that_are_not_as_their_configuration_makes_them(change):
+    module = gpt2()
+    if change == "added":
+        module.transformer.h[1].gate = nn.Parameter(torch.ones(3))
+    elif change == "resized":
+        module.transformer.wpe = nn.Embedding(20, 16)
+    else:
+        module.transformer.ln_f = nn.Identity()
+    name = {"added": "h.1.gate", "resized": "wpe.weight", "removed": "ln_f.weight and 1 more"}[change]
+    message = (
+        r"untrained twin of 'mine': got 'mine' \(GPT2LMHeadModel\), which is not as its configuration makes it: "
+        rf"transformer\.{name}; wanted a model of transformers without .* weights\. .*initial=theta0"
+    )
+    with pytest.raises(BadInput, match=message):
+        untrained(Network(module, name="mine"))
