@@ -144,7 +144,8 @@ class BlockReplay:
         """Keys and values `[rows, heads, prefix, e]` of the blocks from the entry on."""
         keys, values = self.prompts.shared.once("keys and values", self._remembered)
         longest = int(self.prompts.edited.max())
-        return tuple([some[:, :, :longest] for some in kind[self.entry.block :]] for kind in (keys, values))
+        first = self.entry.block
+        return [some[:, :, :longest] for some in keys[first:]], [some[:, :, :longest] for some in values[first:]]
 
     def _remembered(self) -> tuple[list[Tensor], list[Tensor]]:
         """Keys and values `[rows, heads, length, e]` of all blocks and positions."""

@@ -21,8 +21,8 @@ def shared_attention(
     """Causal attention to a prefix that several points share, and to the points' own positions.
 
     Points come in `groups` of equal size, each with one prefix. The `t` queries belong to the `asking` ones of the `s`
-    own positions, by default the last. Query heads are split evenly over the key-value heads. The prefix is read where it lies: one product for
-    all points of a group.
+    own positions, by default the last. Query heads are split evenly over the key-value heads. The prefix is read where
+    it lies: one product for all points of a group.
     """
     n, heads, t, e = query.shape
     groups, kv, prefix, _ = prefix_keys.shape

@@ -67,15 +67,13 @@ def test_cells_of_the_microworld_equal_full_recomputation():
     corpus = reference_texts(network, None)[0]
     # At the size of the map; at five times that, KL of 1 and more differ by float32 rounding of both sides.
     gap, size = agreement(network, "Two days after Monday is", corpus, 20, 1, fraction=0.1)
-    assert size > 0.01
+    assert size > 1e-3  # a hundred times the tolerance; how far a well-trained model moves depends on its weights
     assert gap <= 1e-5
 
 
 def test_a_disturbance_at_the_wrong_token_would_be_seen(monkeypatch):
-    right = cells.cell_sweep
-    monkeypatch.setattr(
-        cells, "cell_sweep", lambda network, batch, site, token, **more: right(network, batch, site, token + 1, **more)
-    )
+    right = cells._sweeps
+    monkeypatch.setattr(cells, "_sweeps", lambda *given: [row[1:] + row[:1] for row in right(*given)])
     assert agreement(gpt2(), "abcd", texts(), 20, 0)[0] > 5e-5
 
 

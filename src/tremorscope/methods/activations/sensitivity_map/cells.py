@@ -13,14 +13,14 @@ from torch import Tensor
 
 from tremorscope.foundations.errors import BadInput
 from tremorscope.foundations.seeds import generator
-from tremorscope.instruments.activations.sweeps import ActivationSweep, Level, prepare_sweep
-from tremorscope.instruments.language.encode import positions, takes
+from tremorscope.instruments.activations.readouts import Responses
+from tremorscope.instruments.activations.sweeps import ActivationSweep, Level, prepare_sweep, prepare_sweeps
 from tremorscope.instruments.network import Network
 from tremorscope.instruments.task import Batch
 from tremorscope.methods.activations.sensitivity_map.references import Reference
 
 Kind = Literal["matched", "isotropic"]
-Responses = Float[Tensor, "layers tokens directions"]
+Cells = Float[Tensor, "layers tokens directions"]
 
 
 @final
@@ -34,8 +34,8 @@ class CellResponses:
     """
 
     sites: tuple[str, ...]
-    last: Mapping[Kind, Responses]
-    own: Mapping[Kind, Responses]
+    last: Mapping[Kind, Cells]
+    own: Mapping[Kind, Cells]
     steps: Float[Tensor, " layers"]
     clean: Float[Tensor, "layers tokens"]
     noise: float
@@ -89,8 +89,8 @@ def respond_cells(
         num_directions: Of each kind, in each cell; the same in all cells of a block input.
         kinds: `"matched"` directions have the covariance of real activations, `"isotropic"` ones have none.
         seed: Of the directions.
-        level: Of the sweeps. With `"auto"` it is chosen, and checked against full recomputation, at each block input's
-            first token, and used for the others.
+        level: Of the sweeps, the highest to try. It is checked against full recomputation at two tokens of each block
+            input.
         progress: Called with the number of cells done, and of all.
 
     Cost: `layers * tokens * directions * kinds` points, of which one at token t of T needs T - t tokens of the blocks
@@ -106,26 +106,16 @@ def respond_cells(
     steps = torch.tensor([fraction * reference.distance for reference in references.values()], dtype=torch.float64)
     clean = torch.zeros(shape[:2], dtype=torch.float64)
     seen = _Seen()
+    sweeps = _sweeps(network, batch, sites, num_tokens, level)
     for layer, (site, reference) in enumerate(references.items()):
         draws = {"matched": reference.matched, "isotropic": reference.isotropic}
         drawn = [draws[kind](num_directions, generator(seed, "cells", site, kind)).cpu() for kind in kinds]
         moves = steps[layer] * torch.cat(drawn)
-
-        def put(place: str, token: int, values: Tensor, layer: int = layer) -> None:
-            for kind, some in zip(kinds, torch.split(values, num_directions), strict=True):
-                found[place][kind][layer, token] = some
-
-        bases, responses = _own_words(network, batch, site, moves, level, seen)
-        clean[layer] = bases.norm(dim=1)
-        for token in range(num_tokens):
-            put("own", token, responses[token])
-        put("last", num_tokens - 1, responses[-1])  # there the two are one
-        used: Level = level
-        for token in range(num_tokens - 1):
-            sweep = cell_sweep(network, batch, site, token, level=used)
-            if level == "auto":
-                used = _as_level(sweep.level)
-            put("last", token, seen.respond(sweep, moves, 0))
+        for token, sweep in enumerate(sweeps[layer]):
+            clean[layer, token] = sweep.base[0].detach().double().cpu().norm()
+            for place, values in zip(("last", "own"), seen.respond(sweep, moves), strict=True):
+                for kind, some in zip(kinds, torch.split(values, num_directions), strict=True):
+                    found[place][kind][layer, token] = some
             if progress is not None:
                 progress(layer * num_tokens + token + 1, len(sites) * num_tokens)
     return CellResponses(
@@ -148,17 +138,15 @@ class _Seen:
         self.noise, self.num_evaluations = 0.0, 0
         self.levels, self.flags = set[int](), list[str]()
 
-    def respond(self, sweep: ActivationSweep, moves: Tensor, row: int) -> Float[Tensor, " directions"]:
-        """KL after each move from the clean activation of one row, in float64."""
-        base = sweep.base[row].detach()
-        responses = sweep.respond((base.double().cpu() + moves).to(base), row)
-        if responses.kl is None:
-            raise RuntimeError("a sweep that was asked for a divergence has none")
-        self.noise = max(self.noise, responses.noise)
+    def respond(self, sweep: ActivationSweep, moves: Tensor) -> list[Float[Tensor, " directions"]]:
+        """KL at the last token and at the disturbed one, after each move from the clean activation, in float64."""
+        base = sweep.base[0].detach()
+        both = sweep.respond_twice((base.double().cpu() + moves).to(base))
+        self.noise = max(self.noise, *(responses.noise for responses in both))
         self.num_evaluations += len(moves)
         self.levels.add(sweep.level)
         self.flags += [flag for flag in sweep.flags if flag not in self.flags]
-        return responses.kl.double().cpu()
+        return [_divergence(responses) for responses in both]
 
     def condensed(self) -> tuple[str, ...]:
         """Flags, those that differ in a number alone given once."""
@@ -170,29 +158,19 @@ class _Seen:
         )
 
 
-def _own_words(
-    network: Network, batch: Batch, site: str, moves: Tensor, level: Level, seen: _Seen
-) -> tuple[Float[Tensor, "tokens d"], list[Float[Tensor, " directions"]]]:
-    """Clean activations at each token, and KL at each token's own next word.
+def _divergence(responses: Responses) -> Float[Tensor, " directions"]:
+    if responses.kl is None:
+        raise RuntimeError("a sweep that was asked for a divergence has none")
+    return responses.kl.double().cpu()
 
-    A causal model sees nothing after the token, so that it might as well be the last: the beginnings of the prompt
-    are so many prompts, padded on the left, and one sweep is prepared for all of them.
-    """
-    tokens: Tensor = batch.kwargs["input_ids"]
-    length = tokens.shape[1]
-    if takes(network, "position_ids"):
-        mask = torch.ones(length, length, dtype=tokens.dtype, device=tokens.device).tril().flip(1)
-        rolled = torch.stack([tokens[0].roll(-(token + 1)) for token in range(length)])
-        kwargs = {"input_ids": rolled, "attention_mask": mask, "position_ids": positions(mask)}
-        sweep = prepare_sweep(network, Batch((), kwargs, None), f"acts:{site}@last", level=level, readouts=("kl",))
-        return sweep.base.detach().double().cpu(), [seen.respond(sweep, moves, row) for row in range(length)]
-    bases, responses = [], []
-    for token in range(length):
-        kwargs = {"input_ids": tokens[:, : token + 1], "attention_mask": torch.ones_like(tokens[:, : token + 1])}
-        sweep = prepare_sweep(network, Batch((), kwargs, None), f"acts:{site}@last", level=level, readouts=("kl",))
-        bases.append(sweep.base[0].detach().double().cpu())
-        responses.append(seen.respond(sweep, moves, 0))
-    return torch.stack(bases), responses
+
+def _sweeps(
+    network: Network, batch: Batch, sites: Sequence[str], num_tokens: int, level: Level
+) -> list[list[ActivationSweep]]:
+    """The sweeps of all cells, of one block input after the other, read at the last token and at their own."""
+    addresses = [f"acts:{site}@{token}" for site in sites for token in range(num_tokens)]
+    found = prepare_sweeps(network, batch, addresses, level=level, readouts=("kl",), own=True)
+    return [found[start : start + num_tokens] for start in range(0, len(found), num_tokens)]
 
 
 def cell_sweep(network: Network, batch: Batch, site: str, token: int, *, level: Level = "auto") -> ActivationSweep:
@@ -205,7 +183,3 @@ def _num_tokens(batch: Batch) -> int:
     if rows != 1:
         raise BadInput("prompt of a sensitivity map", got=f"{rows} prompts", wanted="one")
     return int(length)
-
-
-def _as_level(level: int) -> Level:
-    return 2 if level == 2 else 1 if level == 1 else 0
