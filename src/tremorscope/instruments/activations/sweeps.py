@@ -113,6 +113,25 @@ class ActivationSweep:
             raise BadInput("logits of a sweep", got="a network without", wanted="outputs that are logits")
         return logits
 
+    def outputs(self, points: Float[Tensor, "n d"], rows: Int[Tensor, " n"] | int = 0) -> Late:
+        """Late activations, and logits where there are any, themselves, at the position that is read; differentiable.
+
+        For comparisons with something else than the clean prompt. Computed in chunks, as by `respond`.
+
+        Raises:
+            BadInput: As `respond`.
+        """
+        points, chosen = self._checked(points, rows)
+        order = chosen.argsort(stable=True)
+        parts = [self._route.late(points[index], chosen[index]) for index in self._chunks(order, chosen)]
+        self.num_evaluations += len(points)
+        back = order.argsort()
+        logits = [part.logits for part in parts if part.logits is not None]
+        return Late(
+            hidden=torch.cat([part.hidden for part in parts])[back],
+            logits=torch.cat(logits)[back] if len(logits) == len(parts) else None,
+        )
+
     def _late(self, points: Tensor, rows: Tensor, back: Back = (0,)) -> Late:
         return self._route.late(points, rows, logits="kl" in self._comparison.readouts, back=back)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import final
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -29,13 +28,5 @@ class SweepResponder:
 
     def outputs(self, points: Float[Tensor, "n d"], rows: Int[Tensor, " n"]) -> Outputs:
         """Late activations, and logits where there are any; differentiable."""
-        points, rows = points.to(self.base), rows.to(self.base.device)
-        order = rows.argsort(stable=True)
-        parts = [self.sweep._route.late(points[index], rows[index]) for index in self.sweep._chunks(order, rows)]
-        self.sweep.num_evaluations += len(points)
-        back = order.argsort()
-        logits = [part.logits for part in parts if part.logits is not None]
-        return Outputs(
-            late=torch.cat([part.hidden for part in parts])[back],
-            logits=torch.cat(logits)[back] if len(logits) == len(parts) else None,
-        )
+        late = self.sweep.outputs(points, rows)
+        return Outputs(late=late.hidden, logits=late.logits)
