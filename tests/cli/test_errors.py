@@ -195,6 +195,8 @@ def test_products_that_do_not_fit_either_cost_only_themselves(look, monkeypatch)
         "stiffness",
         "goldilocks_position",
         "sensitivity",
+        "layer_ranks",
+        "layer_responses",
     }
 
 

@@ -171,8 +171,9 @@ def test_every_edit_meets_every_law(case, law):
 
 
 def test_every_edit_is_registered():
-    # Values for the rows of one batch are no map of vectors: sweeps have theirs, tested with them.
-    of_vectors = {kind for kind in Edit.__subclasses__() if not kind.__module__.endswith(".sweep_routes")}
+    # Values for the rows of one batch are no map of vectors: sweeps and whole layers have theirs, tested with them.
+    others = (".sweep_routes", ".whole_values")
+    of_vectors = {kind for kind in Edit.__subclasses__() if not kind.__module__.endswith(others)}
     assert {type(case.edit) for case in CASES} == of_vectors - {Planted}
 
 
