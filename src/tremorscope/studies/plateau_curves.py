@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy
 from pydantic import Field
 
+from tremorscope.foundations.claims import Claim, Expected, NullEvidence
 from tremorscope.foundations.estimate import LEVEL, Estimate
 from tremorscope.foundations.results import Table, drawn
 from tremorscope.foundations.seeds import derive
@@ -268,3 +269,34 @@ def nulls_of(measured: Mapping[str, PlateausMeasurement], name: str, mode: str) 
         key = f"{name.replace(ENCODER, ENCODER_UNTRAINED)}|{mode}"
         return {ENCODER_UNTRAINED: measured[key]} if key in measured else {}
     return {null: measured[f"{null}|{mode}"] for null in (UNTRAINED, SHUFFLED) if f"{null}|{mode}" in measured}
+
+
+def judged(
+    row: str,
+    told: str,
+    expected: Expected,
+    read: Callable[[PlateausMeasurement], Estimate],
+    *,
+    study: str,
+    preset: str,
+    source: str,
+    config: ActivationConfig,
+    measured: Mapping[str, PlateausMeasurement],
+    name: str,
+    mode: str,
+) -> Claim:
+    """The claim that a network's number meets the threshold, beside the same number of its nulls."""
+    return Claim(
+        study=study,
+        row=row,
+        preset=preset,
+        statement=told,
+        source=source,
+        scope=scope_of(config, name),
+        expected=expected,
+        measured=read(measured[f"{name}|{mode}"]),
+        nulls=tuple(
+            NullEvidence(name=null, description=NULLS[null], measured=read(one))
+            for null, one in nulls_of(measured, name, mode).items()
+        ),
+    )

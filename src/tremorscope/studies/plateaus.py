@@ -32,14 +32,13 @@ from tremorscope.studies.plateau_curves import (
     difference,
     encoder_spec,
     has_logits,
+    judged,
     loaded,
     measured_part,
     missing_flags,
-    nulls_of,
     pooled,
     prepared,
     presented,
-    scope_of,
 )
 from tremorscope.studies.study import study
 
@@ -205,19 +204,18 @@ def _claims(config: PlateausConfig, measured: Mapping[str, PlateausMeasurement],
             return found.scaled(scale)
 
         claims.append(
-            Claim(
+            judged(
+                row,
+                told,
+                expected,
+                read,
                 study=STUDY,
-                row=row,
                 preset=preset,
-                statement=told,
                 source=source,
-                scope=scope_of(config, name),
-                expected=expected,
-                measured=read(measured[f"{name}|{mode}"]),
-                nulls=tuple(
-                    NullEvidence(name=null, description=NULLS[null], measured=read(one))
-                    for null, one in nulls_of(measured, name, mode).items()
-                ),
+                config=config,
+                measured=measured,
+                name=name,
+                mode=mode,
             )
         )
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy
 from pydantic import Field
 
-from tremorscope.foundations.claims import Claim, Expected, NullEvidence
+from tremorscope.foundations.claims import Claim, Expected
 from tremorscope.foundations.estimate import Estimate
 from tremorscope.foundations.results import Result
 from tremorscope.foundations.run import Run
@@ -22,19 +22,17 @@ from tremorscope.studies.plateau_curves import (
     ENCODER,
     HOUSE,
     MODEL,
-    NULLS,
     REPORT,
     UNTRAINED,
     ActivationConfig,
     activation_items,
     difference,
+    judged,
     measured_part,
     missing_flags,
     networks_of,
-    nulls_of,
     pooled,
     presented,
-    scope_of,
 )
 from tremorscope.studies.sensitive_features import (
     MIXTURE_PAPER,
@@ -151,19 +149,18 @@ def _claims(
     config: SensitiveDirectionsConfig, measured: Mapping[str, PlateausMeasurement], preset: str
 ) -> Iterator[Claim]:
     def claim(row: str, name: str, mode: str, told: str, expected: Expected, read: Any, source: str = REPORT) -> Claim:
-        return Claim(
+        return judged(
+            row,
+            told,
+            expected,
+            read,
             study=STUDY,
-            row=row,
             preset=preset,
-            statement=told,
             source=source,
-            scope=scope_of(config, name),
-            expected=expected,
-            measured=read(measured[f"{name}|{mode}"]),
-            nulls=tuple(
-                NullEvidence(name=null, description=NULLS[null], measured=read(one))
-                for null, one in nulls_of(measured, name, mode).items()
-            ),
+            config=config,
+            measured=measured,
+            name=name,
+            mode=mode,
         )
 
     def later(second: Condition, first: Condition) -> Any:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tremorscope.instruments.network import Network
+from tremorscope.instruments.recurrent import RecurrentConfig, RecurrentLanguageModel
 from tremorscope.instruments.task import Batch
 
 VOCABULARY, CONTEXT = 29, 72
@@ -46,6 +47,20 @@ def made(kind: Any, config: Any) -> nn.Module:
         for parameter in module.parameters():
             parameter.data += 0.3 * torch.randn_like(parameter)
     return module
+
+
+def house() -> Network:
+    """The house's recurrent language model, three layers."""
+    config = RecurrentConfig(vocab_size=VOCABULARY, width=12, hidden_size=16, num_layers=3)
+    return Network(made(RecurrentLanguageModel, config))
+
+
+def mamba() -> Network:
+    """A Mamba of two layers."""
+    from transformers import MambaConfig, MambaForCausalLM
+
+    config = MambaConfig(vocab_size=VOCABULARY, hidden_size=16, state_size=4, num_hidden_layers=2, pad_token_id=0)
+    return Network(made(MambaForCausalLM, config))
 
 
 def prompts(rows: int, length: int, vocabulary: int = VOCABULARY) -> Batch:

@@ -6,31 +6,29 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.instruments.activations.sweep_reference import BLOCK, NORM, VOCABULARY, around, by_hook, made, prompts, tiny
+from tests.instruments.activations.sweep_reference import (
+    BLOCK,
+    NORM,
+    VOCABULARY,
+    around,
+    by_hook,
+    house,
+    made,
+    mamba,
+    prompts,
+    tiny,
+)
 from tremorscope.foundations.errors import BadInput
 from tremorscope.instruments.activations import block_replay
 from tremorscope.instruments.activations.readouts import Responses
 from tremorscope.instruments.activations.sweep_batch import Shared, Unavailable
 from tremorscope.instruments.activations.sweeps import prepare_sweep, prepare_sweeps
 from tremorscope.instruments.network import Network
-from tremorscope.instruments.recurrent import RecurrentConfig, RecurrentLanguageModel
 from tremorscope.instruments.task import Batch
 
 LENGTH = 6
 POSITIONS = (0, 2, LENGTH - 1)
 CLOSE = 1e-5  # float32, as for single sweeps; distances relative to the late activation, whose norm is about 6
-
-
-def house() -> Network:
-    config = RecurrentConfig(vocab_size=VOCABULARY, width=12, hidden_size=16, num_layers=3)
-    return Network(made(RecurrentLanguageModel, config))
-
-
-def mamba() -> Network:
-    from transformers import MambaConfig, MambaForCausalLM
-
-    config = MambaConfig(vocab_size=VOCABULARY, hidden_size=16, state_size=4, num_hidden_layers=2, pad_token_id=0)
-    return Network(made(MambaForCausalLM, config))
 
 
 def bert() -> Network:

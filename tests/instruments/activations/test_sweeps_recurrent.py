@@ -5,25 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.instruments.activations.sweep_reference import VOCABULARY, around, by_hook, made, prompts
+from tests.instruments.activations.sweep_reference import VOCABULARY, around, by_hook, house, made, mamba, prompts
 from tremorscope.instruments.activations.prefix_cache import PrefixCache
 from tremorscope.instruments.activations.sweeps import prepare_sweep
 from tremorscope.instruments.network import Network
-from tremorscope.instruments.recurrent import RecurrentConfig, RecurrentLanguageModel
 
 CLOSE = 1e-5  # row E11
-
-
-def house() -> Network:
-    config = RecurrentConfig(vocab_size=VOCABULARY, width=12, hidden_size=16, num_layers=3)
-    return Network(made(RecurrentLanguageModel, config))
-
-
-def mamba() -> Network:
-    from transformers import MambaConfig, MambaForCausalLM
-
-    config = MambaConfig(vocab_size=VOCABULARY, hidden_size=16, state_size=4, num_hidden_layers=2, pad_token_id=0)
-    return Network(made(MambaForCausalLM, config))
 
 
 def rwkv() -> Network:
