@@ -33,6 +33,9 @@ def enter(*peers: str) -> None:
         venv.create(FOLDER, with_pip=True, clear=True)
         pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         subprocess.run([*pip, "-r", str(requirements)], check=True)
+        # curvlinops and PyHessian declare it and run without it; one built for another torch than the one that pip
+        # chose breaks every model of transformers, which imports it where it finds it.
+        subprocess.run([str(python), "-m", "pip", "uninstall", "--quiet", "--yes", "torchvision"], check=True)
         subprocess.run([*pip, "-e", str(ROOT), "-c", str(ROOT / "constraints.txt")], check=True)
         stamp.touch()
     os.execv(python, [str(python), *sys.argv])
