@@ -53,8 +53,9 @@ CASES = {
     "gpt2, memory": (lambda: tiny("gpt2"), 1, (0, 1), ("resid_pre.0", "resid_pre.2")),
     "llama, grouped heads": (lambda: tiny("llama"), 2, (2, 2), ("resid_pre.1", "attn_out.1")),
     "house": (house, 2, (2, 2), ("embedding", "layers.1")),
-    "mamba, token by token": (mamba, 2, (0, 1), ("backbone.layers.0", "backbone.layers.1:in.0")),
-    "bert, nothing shared": (bert, 2, (0, 0), ("bert.encoder.layer.0", "bert.embeddings")),
+    "mamba, token by token": (mamba, 2, (2, 1), ("backbone.layers.0", "backbone.layers.1:in.0")),
+    "bert, all positions": (bert, 2, (2, 2), ("bert.encoder.layer.0", "bert.encoder.layer.1:in.0")),
+    "bert, nothing shared": (bert, 2, (0, 0), ("bert.embeddings", "bert.encoder.layer.0:in.0")),
 }
 
 
@@ -71,7 +72,7 @@ def test_together_as_one_by_one(case: str) -> None:
     make, highest, levels, sites = CASES[case]
     # In double precision: what matters is that nothing is mixed up. Some norms are in single precision all the same.
     network, batch = Network(make().module, dtype=torch.float64), prompts(2, LENGTH)
-    late = {"house": "acts:norm", "bert, nothing shared": "acts:bert.encoder.layer.1"}.get(case)
+    late = {"house": "acts:norm"}.get(case, "acts:bert.encoder.layer.1" if "bert" in case else None)
     together = prepare_sweeps(network, batch, addresses(sites), level=highest, readout_site=late, own=True)
     rows, moved = torch.tensor([1, 0, 1]), 0.0
     for address, sweep in zip(addresses(sites), together, strict=True):
@@ -174,13 +175,18 @@ def test_a_mistake_at_the_own_position_alone_is_found_out(monkeypatch: pytest.Mo
     assert [sweep.level for sweep in prepare_sweeps(tiny("gpt2"), prompts(1, LENGTH), sites)] == [2, 2, 2]
 
 
-def test_a_site_beside_the_stream_has_its_own_level() -> None:
+def test_a_site_beside_the_replay_has_its_own_level() -> None:
     network, batch = tiny("gpt2"), prompts(1, LENGTH)
-    sites = ["acts:resid_pre.1@2", "acts:head_out.1.2@2", "acts:resid_pre.1@0", "acts:head_out.1.2@0"]
+    beside = "transformer.h.1.attn:in.0"
+    sites = ["acts:resid_pre.1@2", f"acts:{beside}@2", "acts:resid_pre.1@0", f"acts:{beside}@0"]
     sweeps = prepare_sweeps(network, batch, sites)
-    assert [sweep.level for sweep in sweeps] == [2, 1, 2, 0]
-    assert "not on the residual stream" in sweeps[1].flags[0]
-    assert "nothing before the edited position" in sweeps[3].flags[1]
+    assert [sweep.level for sweep in sweeps] == [2, 1, 2, 2]
+    assert [sweep.route.partition(" over ")[0] for sweep in sweeps[::3]] == [
+        "replay of blocks 1 to 2",
+        "blocks 1 to 2 of 3",
+    ]
+    assert "nor something that a replay computes" in sweeps[1].flags[0]
+    assert "nothing before the edited position" in sweeps[3].flags[0]
 
 
 def test_prompts_that_differ_in_what_lies_between_have_no_common_own_position() -> None:

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from tests.instruments.activations.sweep_reference import BLOCK, NORM, VOCABULARY, around, by_hook, made, prompts, tiny
 from tremorscope.foundations.errors import BadInput
-from tremorscope.instruments.activations import block_replay, prefix_cache
+from tremorscope.instruments.activations import block_replay, prefix_cache, stack_replay
 from tremorscope.instruments.activations.hooks import leftover_hooks
 from tremorscope.instruments.activations.readouts import Responses, weighted_sum
-from tremorscope.instruments.activations.sweeps import prepare_sweep
+from tremorscope.instruments.activations.sweep_routes import ReplaceRows
+from tremorscope.instruments.activations.sweeps import prepare_sweep, prepare_sweeps
 from tremorscope.instruments.edit import Add
 from tremorscope.instruments.network import Network
 from tremorscope.instruments.task import Batch
@@ -81,17 +82,47 @@ def test_every_place_on_the_stream_is_replayed(family: str, site: str, position:
     close(fast.respond(points, rows), slow.respond(points, rows).values(), least=20 * CLOSE)
 
 
+INSIDE = ("head_out.1.2", "head_out.1", "q.1.3", "k.1.1", "v.1.0", "mlp_act.1", "head_out.2.0", "k.2.1")
+
+
+@pytest.mark.parametrize("site", INSIDE)
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
-def test_a_head_beside_the_stream_is_left_to_the_memory_of_the_prefix(family: str) -> None:
-    network, batch = tiny(family), prompts(2, 7)
-    fast, slow = (prepare_sweep(network, batch, "acts:head_out.1.2@last", level=level) for level in ("auto", 0))
-    assert (fast.level, slow.level) == (1, 0)
-    assert "level 2 is not used" in fast.flags[0]
-    assert "not on the residual stream" in fast.flags[0]
-    rows = torch.tensor([0, 1, 1])
-    points = around(fast.base, rows, size=5.0)
-    assert points.shape == (3, 8)
-    close(fast.respond(points, rows), slow.respond(points, rows).values())
+def test_what_a_block_computes_on_its_way_is_replayed(family: str, site: str) -> None:
+    # Row E4 for heads, of grouped queries too, and neurons; read at the end, and at the edit's own position.
+    network = tiny(family)
+    for length in (2, 10, 64):
+        batch, rows = prompts(2, length), torch.tensor([0, 1, 1])
+        sites = [f"acts:{site}@{position}" for position in sorted({0, length // 2, length - 1})]
+        fast, slow = (prepare_sweeps(network, batch, sites, level=level, own=True) for level in (2, 0))
+        assert {(sweep.level, sweep.flags) for sweep in fast} == {(2, ())}
+        assert f"replay of blocks {site.split('.')[1]} to 2, " in fast[0].route
+        moved = 0.0
+        for one, other in zip(fast, slow, strict=True):
+            points = around(one.base, rows, size=5.0)
+            for found, expected in zip(one.respond_twice(points, rows), other.respond_twice(points, rows), strict=True):
+                close(found, expected.values(), least=-1.0)
+                moved = max(moved, float(expected.kl.max()))
+        assert moved > 100 * CLOSE
+    assert leftover_hooks(network.module) == 0
+
+
+def test_places_that_a_replay_goes_past_are_left_to_the_memory_of_the_prefix() -> None:
+    network, batch, rows = tiny("gpt2"), prompts(2, 7), torch.tensor([0, 1, 1])
+    for site in ("transformer.h.1.attn:in.0", "transformer.h.1.attn.resid_dropout"):
+        fast, slow = (prepare_sweep(network, batch, f"acts:{site}@last", level=level) for level in ("auto", 0))
+        assert (fast.level, slow.level) == (1, 0)
+        assert "level 2 is not used" in fast.flags[0]
+        assert "nor something that a replay computes" in fast.flags[0]
+        points = around(fast.base, rows, size=5.0)
+        close(fast.respond(points, rows), slow.respond(points, rows).values())
+
+
+def test_a_point_at_the_wrong_position_of_a_replay_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Planted: the hook in the block puts the point at the last position instead of the first.
+    monkeypatch.setattr(block_replay, "ReplaceRows", lambda points, _: ReplaceRows(points, -1))
+    sweep = prepare_sweep(tiny("gpt2"), prompts(2, 7), "acts:head_out.1.2@3")
+    assert sweep.level == 1
+    assert "level 2 is not used: it differs from level 0 by" in sweep.flags[0]
 
 
 def padded(side: str) -> tuple[Batch, list[Tensor]]:
@@ -235,7 +266,7 @@ def test_edits_that_the_view_has_already_are_kept() -> None:
     push = Add(torch.linspace(-1, 1, 32), size=2.0)
     rows = torch.tensor([0, 1])
     # What is done to the last token would be done to the last one of the prefix too: that is found out.
-    for site, level in (("resid_pre.2", 1), ("resid_pre.0@2", 1), ("resid_pre.2@last", 0)):
+    for site, level in (("resid_pre.2", 1), ("resid_pre.0@2", 1), ("resid_pre.2@last", 2)):
         view = plain.with_edits(push.at(f"acts:{site}"))
         fast, slow = (prepare_sweep(view, batch, "acts:resid_pre.1@last", level=at) for at in ("auto", 0))
         assert fast.level == level
@@ -260,9 +291,15 @@ def test_a_faster_level_that_is_wrong_is_found_out(monkeypatch: pytest.MonkeyPat
     select = prefix_cache.select_rows
     monkeypatch.setattr(prefix_cache, "select_rows", lambda memory, rows, n: select(memory, (rows + 1) % n, n))
     sweep = prepare_sweep(network, batch, "acts:resid_pre.1@last")
+    assert sweep.level == 2
+    assert "all positions are computed in the blocks from the edit on: it differs from level 0 by" in sweep.flags[0]
+    rows_of = stack_replay.rows_of
+    monkeypatch.setattr(stack_replay, "rows_of", lambda outputs, rows, n: rows_of(outputs, (rows + 1) % n, n))
+    sweep = prepare_sweep(network, batch, "acts:resid_pre.1@last")
     assert sweep.level == 0
     assert "level 1 is not used: it differs from level 0 by" in sweep.flags[1]
-    assert "6 times as many" in sweep.flags[2]
+    assert "level 2 over all positions is not used: it differs from level 0 by" in sweep.flags[2]
+    assert "6 times as many" in sweep.flags[3]
 
 
 @pytest.mark.parametrize("level", [0, *LEVELS])

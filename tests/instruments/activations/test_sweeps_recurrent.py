@@ -42,8 +42,8 @@ def test_a_copied_state_equals_full_recomputation(name: str, column: int) -> Non
     network, batch = make(), prompts(3, 9)
     sweep = prepare_sweep(network, batch, f"acts:{block}@{column}", readout_site=f"acts:{late}")
     if column == 0 and level == 1:
-        assert sweep.level == 0
-        assert "nothing before the edited position" in sweep.flags[1]
+        assert sweep.level == 2  # the block below the edit is left out, and all positions are computed
+        assert "nothing before the edited position" in sweep.flags[0]
     else:
         assert sweep.level == level
     rows = torch.tensor([0, 2, 1, 1, 0])
@@ -116,26 +116,17 @@ def test_an_encoder_is_told_that_everything_is_recomputed() -> None:
     config._attn_implementation = "eager"
     network, batch = Network(made(BertForMaskedLM, config)), prompts(2, 8)
     late = "bert.encoder.layer.1"
-    sweep = prepare_sweep(network, batch, "acts:bert.encoder.layer.0@3", readout_site=f"acts:{late}")
+    sweep = prepare_sweep(network, batch, "acts:bert.encoder.layer.0:in.0@3", readout_site=f"acts:{late}")
     assert sweep.level == 0
     assert sweep.flags == (
         "level 2 is not used: BertForMaskedLM is not built like GPT-2 or Llama",
         "level 1 is not used: BertForMaskedLM keeps no memory of the text so far (no causal language model, or none "
         "of transformers)",
+        "level 2 over all positions is not used: no block lies below the edit",
         "level 0 is used: every point is a whole forward pass over 8 positions, 1.6 times as many as a "
         "sweep with a cache would compute",
     )
     rows = torch.tensor([0, 1])
     points = around(sweep.base, rows)
-    expected = by_hook(
-        network.module,
-        batch,
-        points,
-        rows,
-        block="bert.encoder.layer.0",
-        late=late,
-        column=3,
-        read=-1,
-        port="out",
-    )
+    expected = by_hook(network.module, batch, points, rows, block="bert.encoder.layer.0", late=late, column=3, read=-1)
     assert (sweep.respond(points, rows).kl - expected["kl"]).abs().max() < CLOSE

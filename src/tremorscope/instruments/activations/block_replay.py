@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, NamedTuple, final
 
 import torch
@@ -10,10 +11,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from tremorscope.instruments.activations.decoder_parts import GPT2, LLAMA, Decoder, Entry, Half
+from tremorscope.instruments.activations.hooks import Tap, tapped
 from tremorscope.instruments.activations.places import Place
+from tremorscope.instruments.activations.positions import Window
 from tremorscope.instruments.activations.shared_attention import shared_attention
 from tremorscope.instruments.activations.sweep_batch import Prompts, Unavailable
-from tremorscope.instruments.activations.sweep_routes import Back, Head, Late, with_weights_of
+from tremorscope.instruments.activations.sweep_routes import Back, Head, Late, ReplaceRows, with_weights_of
 from tremorscope.instruments.network import Network
 
 
@@ -43,23 +46,26 @@ class BlockReplay:
     def __init__(self, network: Network, prompts: Prompts, place: Place, readout: Place | None) -> None:
         if getattr(network, "edits", ()):
             raise Unavailable("the view has edits of activations of its own")
-        self.network, self.prompts = network, prompts
+        self.network, self.prompts, self.place = network, prompts, place
         shared = prompts.shared
         self.decoder = decoder = shared.once("decoder", lambda: Decoder.of(network.module))
         self.entry = entry = decoder.entry(place)
-        last = Entry(len(decoder.blocks), "attention", None)
+        last = Entry(len(decoder.blocks), "attention")
         self.is_normed = readout == Place(module=decoder.path_of(decoder.names.final_norm))
         if not self.is_normed and (readout is None or decoder.entry(readout) != last):
             raise Unavailable("the read-out is neither the final norm nor the last block's output")
         self.name = f"replay of blocks {entry.block} to {len(decoder.blocks) - 1}"
+        if entry.is_inside:
+            self.name += f", {place} replaced"
         self.run = shared.once("weights", lambda: with_weights_of(network))
         with torch.no_grad():
             self.keys, self.values = self._prefix()
             self.hidden_from = self._bias()
-            # The replaced tensor is the stream itself, unless it is added to it.
+            # The replaced tensor is the stream itself, unless it is added to it or inside a half.
+            is_stream = entry.joins is None and not entry.is_inside
             self.stream = (
                 shared.once((place.module, place.port), lambda: self._clean(entry.block, entry.half))
-                if entry.joins is None
+                if is_stream
                 else self._clean(entry.block, entry.half)
             )
             self.beside = None if entry.joins is None else self._clean(*entry.joins)
@@ -71,21 +77,27 @@ class BlockReplay:
         self, points: Float[Tensor, "n d"], rows: Int[Tensor, " n"], *, logits: bool = True, back: Back = (0,)
     ) -> Late:
         """Late activations and logits of points; cheapest when `rows` come sorted, with equal counts."""
-        late: Late = self.run(self._late, points, rows, logits, back)
+        with self._replaced(points):
+            late: Late = self.run(self._late, points, rows, logits, back)
         return late
+
+    def _replaced(self, points: Tensor) -> Any:
+        """Inside a half the first of the recomputed positions, which is the edited one, gets the point by a hook."""
+        if not self.entry.is_inside:
+            return nullcontext()
+        tap = Tap(place=self.place, what="point of a sweep", edit=ReplaceRows(points, 0))
+        return tapped(self.network.module, [tap], Window(batch=self.prompts.batch()))
 
     def _late(self, points: Tensor, rows: Tensor, logits: bool, back: Back) -> Late:
         names, blocks, entry = self.decoder.names, self.decoder.blocks, self.entry
         common, window = self._shared(rows), self.prompts.window[rows]
-        first = points[:, None]
-        if self.beside is not None:
-            first = first + self.beside[rows[:, None], window[:, :1]]
-        hidden = torch.cat([first, self.stream[rows[:, None], window[:, 1:]]], dim=1)
+        hidden = self._entering(points, rows, window)
         read = [hidden.shape[1] - 1 - one for one in back]  # of the positions there are: fewer after the last attention
         for index in range(entry.block, len(blocks)):
             block = blocks[index]
             if index > entry.block or entry.half == "attention":
-                is_last = index == len(blocks) - 1
+                # A hook in the last block looks for the edited position, which may not be among those read.
+                is_last = index == len(blocks) - 1 and not (entry.is_inside and index == entry.block)
                 normed = getattr(block, names.first_norm)(hidden)
                 attention = getattr(block, names.attention)
                 added = self._attention(attention, normed, common, index - entry.block, read if is_last else None)
@@ -97,6 +109,17 @@ class BlockReplay:
         normed = getattr(self.decoder.body, names.final_norm)(hidden)
         output = self.network.module.get_output_embeddings() if logits and self._has_head else None  # type: ignore[operator]
         return Late(normed if self.is_normed else hidden, None if output is None else output(normed))
+
+    def _entering(
+        self, points: Tensor, rows: Int[Tensor, " n"], window: Int[Tensor, "n recomputed"]
+    ) -> Float[Tensor, "n recomputed d"]:
+        """The stream at the recomputed positions where the replay begins."""
+        if self.entry.is_inside:
+            return self.stream[rows[:, None], window]
+        first = points[:, None]
+        if self.beside is not None:
+            first = first + self.beside[rows[:, None], window[:, :1]]
+        return torch.cat([first, self.stream[rows[:, None], window[:, 1:]]], dim=1)
 
     def _attention(
         self, attention: Any, x: Float[Tensor, "n s d"], shared: Common, index: int, read: list[int] | None

@@ -50,7 +50,8 @@ class Entry(NamedTuple):
 
     block: int
     half: Half
-    joins: tuple[int, Half] | None  # where the stream is that the point is added to; None: the point is the stream
+    joins: tuple[int, Half] | None = None  # where the stream is that the point is added to; None: it is the stream
+    is_inside: bool = False  # the point is neither: it takes the place of something that this half computes
 
 
 @final
@@ -91,31 +92,45 @@ class Decoder:
     def entry(self, place: Place) -> Entry:
         """Where a replay starts that replaces the tensor at a place.
 
-        The input of a norm is the residual stream only if the change goes on beside the norm too (`carry`).
+        The input of a norm is the residual stream only if the change goes on beside the norm too (`carry`). What a half
+        computes on its way (heads, queries, neurons) is replaced while that half is replayed from the clean stream.
 
         Raises:
-            Unavailable: If the tensor lies beside the residual stream.
+            Unavailable: If the tensor is none that a replay computes.
         """
         path, port = place.module, place.port
         prefix = self.path_of(self.names.blocks) + "."
         is_output, last = port == "out.0", len(self.blocks)
         is_input = port in ("in.0", "kwarg.hidden_states")
         if place.columns is None and path == self.path_of(self.names.final_norm) and is_input:
-            return Entry(last, "attention", None)
-        if place.columns is None and path.startswith(prefix) and (is_input or is_output):
-            number, _, part = path.removeprefix(prefix).partition(".")
-            block = int(number)
+            return Entry(last, "attention")
+        if not path.startswith(prefix):
+            raise Unavailable(f"{place} is neither on the residual stream nor in a block")
+        number, _, part = path.removeprefix(prefix).partition(".")
+        block = int(number)
+        if place.columns is None and (is_input or is_output):
             if not part:
-                return Entry(block + is_output, "attention", None)
+                return Entry(block + is_output, "attention")
             if part == self.names.first_norm and is_input and place.carry:
-                return Entry(block, "attention", None)
+                return Entry(block, "attention")
             if part == self.names.attention and is_output:
                 return Entry(block, "mlp", (block, "attention"))
             if part == self.names.second_norm and is_input and place.carry:
-                return Entry(block, "mlp", None)
+                return Entry(block, "mlp")
             if part == self.names.mlp and is_output:
                 return Entry(block + 1, "attention", (block, "mlp"))
-        raise Unavailable(f"{place} is not on the residual stream")
+        half = self._half_of(part)
+        if half is None or port not in ("in.0", "out.0") or place.carry is not None:
+            raise Unavailable(f"{place} is not on the residual stream, nor something that a replay computes")
+        return Entry(block, half, is_inside=True)
+
+    def _half_of(self, part: str) -> Half | None:
+        """The half of a block that calls one of its parts while it is replayed; the attention itself is not called."""
+        if part == self.names.first_norm or part in {f"{self.names.attention}.{one}" for one in self.names.projections}:
+            return "attention"
+        if part in (self.names.second_norm, self.names.mlp) or part.startswith(f"{self.names.mlp}."):
+            return "mlp"
+        return None
 
     def stream_at(self, block: int, half: Half) -> str:
         """Address of the residual stream before a half of a block."""

@@ -19,6 +19,7 @@ from tremorscope.instruments.activations.places import Place
 from tremorscope.instruments.activations.prefix_cache import PrefixCache
 from tremorscope.instruments.activations.readouts import Comparison, Responses
 from tremorscope.instruments.activations.recurrent_replay import RecurrentReplay
+from tremorscope.instruments.activations.stack_replay import StackReplay
 from tremorscope.instruments.activations.sweep_batch import (
     MASK,
     Prompts,
@@ -43,6 +44,7 @@ from tremorscope.instruments.site import Site
 from tremorscope.instruments.task import Batch
 
 TOLERANCE = 1e-5  # of the agreement with level 0; as much larger as rounding is in 16 bits
+SLOWEST, OVER_ALL = "level 0", "level 2 over all positions"
 NUM_CHECKED = 8  # points on which the agreement is tested, at most
 
 
@@ -83,6 +85,14 @@ class _Clean(NamedTuple):
         return tuple(self.back.index(one) for one in back)
 
 
+class _Candidate(NamedTuple):
+    """A way to compute that is faster than level 0, and how it is made ready for a cell, by its number."""
+
+    level: int
+    name: str
+    build: Callable[[int], Route]
+
+
 class _Truth(NamedTuple):
     """Points in one cell, of some prompts, and what level 0 says of them."""
 
@@ -111,7 +121,7 @@ class Preparation:
         self.highest = 2 if level == "auto" else int(level)
         self.num_rows, self.shared = num_prompts(batch), Shared()
         self.readout = _readout_place(network, batch, readout_site)
-        self.clean: dict[int, _Clean] = {}
+        self.clean: dict[str, _Clean] = {}
 
     def cells(self, sites: Sequence[Site]) -> list[Prepared]:
         """Each site with its position, made ready; one clean pass and one check for the positions of each."""
@@ -165,18 +175,18 @@ class Preparation:
         full = [self._full(cell) for cell in cells]
         found: dict[int, Prepared] = {}
         truth: list[_Truth] = []
-        for level, build in self._candidates(cells, full, place):
+        for candidate in self._candidates(cells, full, place):
             routes: dict[int, Route] = {}
             for number in range(len(cells)):
                 if number in found:
                     continue
                 try:
-                    routes[number] = build(number)
+                    routes[number] = candidate.build(number)
                 except Unavailable as reason:
-                    flags[number].append(f"level {level} is not used: {reason}")
+                    flags[number].append(f"{candidate.name} is not used: {reason}")
             if not routes:
                 continue
-            clean = self._clean_of(level, cells, routes)
+            clean = self._clean_of(candidate.name, cells, routes)
             # The cells that are looked at need not have been so for the level before.
             truth = [one for one in truth if one.number in routes] or self._truths(cells, full, list(routes))
             gap = max(self._gap(cells[one.number], routes[one.number], clean, one) for one in truth)
@@ -184,17 +194,18 @@ class Preparation:
             rounding = torch.finfo(cells[0].base.dtype).eps / torch.finfo(torch.float32).eps
             tolerance = TOLERANCE * max(1.0, rounding)
             if gap <= tolerance:
-                self.clean[level] = clean
+                self.clean[candidate.name] = clean
                 for number, route in routes.items():
-                    found[number] = self._prepared(cells[number], route, clean, flags[number])
+                    why = _over_all(flags[number]) if candidate.name == OVER_ALL else flags[number]
+                    found[number] = self._prepared(cells[number], route, clean, why)
                 continue
             for number in routes:
                 flags[number].append(
-                    f"level {level} is not used: it differs from level 0 by {gap:.2g} (at most {tolerance:.2g})"
+                    f"{candidate.name} is not used: it differs from level 0 by {gap:.2g} (at most {tolerance:.2g})"
                 )
         slow = {number: route for number, route in enumerate(full) if number not in found}
         if slow:
-            self.clean[0] = clean = self._clean_of(0, cells, slow)
+            self.clean[SLOWEST] = clean = self._clean_of(SLOWEST, cells, slow)
             for number, route in slow.items():
                 cell = cells[number]
                 if self.highest > 0:
@@ -209,31 +220,33 @@ class Preparation:
             edited, self.batch, self.num_rows, cell.column, cell.read_column, reach=reach, shared=self.shared
         )
 
-    def _candidates(
-        self, cells: Sequence[Cell], full: Sequence[FullForward], place: Place
-    ) -> Iterator[tuple[int, Callable[[int], Route]]]:
-        """Faster levels, the fastest first."""
+    def _candidates(self, cells: Sequence[Cell], full: Sequence[FullForward], place: Place) -> Iterator[_Candidate]:
+        """Faster ways, the fastest first."""
 
         def prompts(number: int) -> Prompts:
             return Prompts.of(self.network, self.batch, cells[number].site, self.read, self.shared)
 
         replay: Any = RecurrentReplay if isinstance(self.network.module, RecurrentLanguageModel) else BlockReplay
         if self.highest >= 2:
-            yield 2, lambda number: replay(self.network, prompts(number), place, self.readout)
+            yield _Candidate(2, "level 2", lambda number: replay(self.network, prompts(number), place, self.readout))
         if self.highest >= 1:
-            yield 1, lambda number: PrefixCache(self.network, prompts(number), full[number].edited)
+            yield _Candidate(
+                1, "level 1", lambda number: PrefixCache(self.network, prompts(number), full[number].edited)
+            )
+        if self.highest >= 2:
+            yield _Candidate(2, OVER_ALL, lambda number: StackReplay(self.network, place, full[number], self.shared))
 
     def _back(self, cell: Cell) -> tuple[int, ...]:
         """Where a cell is read: at the read-out, and at its own position if that is asked for and is another."""
         return (0, cell.back) if self.own and cell.back else (0,)
 
-    def _clean_of(self, level: int, cells: Sequence[Cell], routes: Mapping[int, Route]) -> _Clean:
-        """Clean runs by the same level, so that the same point gives the same; those there are, or by one cell's route.
+    def _clean_of(self, name: str, cells: Sequence[Cell], routes: Mapping[int, Route]) -> _Clean:
+        """Clean runs by the same way, so that the same point gives the same; those there are, or by one cell's route.
 
         That of the earliest position, on which all the others lie.
         """
         needed = {0}.union(*(self._back(cells[number]) for number in routes))
-        held = self.clean.get(level)
+        held = self.clean.get(name)
         if held is not None and needed <= set(held.back):
             return held
         first = max(routes, key=lambda number: cells[number].back or 0)
@@ -257,7 +270,7 @@ class Preparation:
         # Points of different cells where there are several; else all of one.
         order = torch.randperm(len(numbers), generator=stream).tolist() if len(numbers) > 1 else [0]
         chosen = order[:count]
-        slow = self.clean[0] = self._clean_of(0, cells, dict(enumerate(full)))
+        slow = self.clean[SLOWEST] = self._clean_of(SLOWEST, cells, dict(enumerate(full)))
         found = []
         for place, one in enumerate(chosen):
             number = numbers[one]
@@ -271,7 +284,7 @@ class Preparation:
         return clean.comparison(route.late(points, rows, back=back), slots, clip=False)
 
     def _gap(self, cell: Cell, route: Route, clean: _Clean, truth: _Truth) -> float:
-        slow = self.clean[0]
+        slow = self.clean[SLOWEST]
         hidden = slow.comparison.hidden[slot_rows(slow.slots(self._back(cell)), truth.rows, self.num_rows)]
         return _gap(truth.responses, self._read(cell, route, clean, truth.points, truth.rows), hidden)
 
@@ -328,6 +341,12 @@ def _gap(truth: Responses, found: Responses, clean: Float[Tensor, "n k"]) -> flo
 
 def _is_tokens(value: Any) -> bool:
     return isinstance(value, Tensor) and value.ndim == 2 and not value.is_floating_point()
+
+
+def _over_all(flags: Sequence[str]) -> list[str]:
+    """Why all positions are computed, from why the ways that compute fewer are not used."""
+    reasons = [flag.partition(": ")[2] for flag in flags]
+    return [f"all positions are computed in the blocks from the edit on: {'; '.join(reasons)}"]
 
 
 def _slowdown(column: Column, read_column: Column, batch: Batch) -> str:

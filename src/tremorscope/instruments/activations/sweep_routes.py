@@ -180,33 +180,42 @@ class FullForward:
         self.edited, self.num_rows, self.column, self.read_column = edited, num_rows, column, read_column
         self.name = "full forward passes"
         self.batch, self.is_trimmed = batch, False
-        length = next((v.shape[1] for v in (*batch.args, *batch.kwargs.values()) if _has_positions(v)), 1)
-        if isinstance(read_column, Tensor) and bool((read_column == length - 1).all()):
+        self.length = next((v.shape[1] for v in (*batch.args, *batch.kwargs.values()) if _has_positions(v)), 1)
+        if isinstance(read_column, Tensor) and bool((read_column == self.length - 1).all()):
             self.read_column = -1
             self.is_trimmed = takes(edited.network, "logits_to_keep")  # other positions' logits would be thrown away
-        width = shared.once(("outputs", self.is_trimmed), self._width) * (reach + 1 if self.is_trimmed else 1)
-        config = getattr(edited.network.module, "config", None)
-        self.row_bytes = 4 * (3 * width + 24 * length * int(getattr(config, "hidden_size", 0) or 0)) + 1024
+        self.width = shared.once(("outputs", self.is_trimmed), self._width) * (reach + 1 if self.is_trimmed else 1)
+        self.row_bytes = self.bytes_of(self.width)
 
     def late(
         self, points: Float[Tensor, "n d"], rows: Int[Tensor, " n"], *, logits: bool = True, back: Back = (0,)
     ) -> Late:
         """Late activations and outputs of points."""
+        column, read_columns = self.columns_of(rows, back)
+        return self.edited(points, self.tiled(rows, back), column=column, read_columns=read_columns)
+
+    def columns_of(self, rows: Int[Tensor, " n"], back: Back) -> tuple[Column, list[Column]]:
+        """Where points of some prompts are edited, and where they are read."""
         column, read_column = (
             place[rows] if isinstance(place, Tensor) else place for place in (self.column, self.read_column)
         )
-        read_columns = [read_column if read_column is None else read_column - one for one in back]
-        return self.edited(points, self._batch(rows, max(back) + 1), column=column, read_columns=read_columns)
+        return column, [read_column if read_column is None else read_column - one for one in back]
 
-    def _batch(self, rows: Int[Tensor, " n"], num_read: int) -> Batch:
+    def tiled(self, rows: Int[Tensor, " n"], back: Back) -> Batch:
+        """The batch of points of some prompts."""
         batch = tiled(self.batch, rows, self.num_rows)
-        return batch._replace(kwargs={**batch.kwargs, "logits_to_keep": num_read}) if self.is_trimmed else batch
+        return batch._replace(kwargs={**batch.kwargs, "logits_to_keep": max(back) + 1}) if self.is_trimmed else batch
+
+    def bytes_of(self, width: int) -> int:
+        """Memory of a point whose outputs have so many entries, about."""
+        hidden = int(getattr(getattr(self.edited.network.module, "config", None), "hidden_size", 0) or 0)
+        return 4 * (3 * width + 24 * self.length * hidden) + 1024
 
     def _width(self) -> int:
         """Entries of the outputs of one prompt, at its last position if only that is computed."""
         network = self.edited.network
         with torch.no_grad():
-            output = network.output(network.params, self._batch(torch.zeros(1, dtype=torch.int64), 1))
+            output = network.output(network.params, self.tiled(torch.zeros(1, dtype=torch.int64), (0,)))
         outputs = getattr(output, "logits", output)
         return outputs.numel() if isinstance(outputs, Tensor) else 0
 
@@ -215,10 +224,11 @@ def _at(value: Tensor | None, columns: Sequence[Column]) -> Tensor | None:
     """The vectors of all rows at each column, one column after the other; a value without positions as it is."""
     if value is None:
         return None
-    return torch.cat([_at_one(value, column) for column in columns])
+    return torch.cat([value_at(value, column) for column in columns])
 
 
-def _at_one(value: Tensor, column: Column) -> Tensor:
+def value_at(value: Float[Tensor, " n *rest"], column: Column) -> Float[Tensor, "n d"]:
+    """The vector of each row at its column; a value without positions as it is, or flattened."""
     if value.ndim < 3 or column is None:
         return value if value.ndim == 2 else value.flatten(1)
     if isinstance(column, int):

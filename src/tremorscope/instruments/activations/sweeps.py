@@ -189,11 +189,13 @@ def prepare_sweep(
     |---|---|---|
     | 2 | the blocks from the site on, at the positions from the edit to the read-out | GPT-2, Llama, house GRU |
     | 1 | all blocks, at those positions, after a memory of the earlier ones | causal models of transformers |
+    | 2 | the blocks from the site on, at all positions | encoders, any other stack of blocks |
     | 0 | everything | any module |
 
-    Keys, values and states of what comes before the edited position are computed once. The highest level is taken that
-    fits and agrees with level 0 on random points of up to eight of the prompts, within 1e-5 in float32; `flags` name
-    each level that was passed over and why.
+    Keys, values and states of what comes before the edited position, and what blocks below it give, are computed once.
+    The first of these ways is taken that fits and agrees with level 0 on random points of up to eight of the prompts,
+    within 1e-5 in float32; `flags` name each that was passed over and why. Sites may lie in a block: heads, queries,
+    keys, values and neurons are replaced while their block is replayed.
 
     Args:
         network: The network; edits of activations that it has already are kept (by level 1 or 0).
