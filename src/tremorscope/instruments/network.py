@@ -119,16 +119,23 @@ class Network:
             )
         return self.task
 
-    def apply(self, params: Params | Float[Tensor, "*lead params"], batch: Batch, *, training: bool = False) -> Tensor:
+    def apply(
+        self,
+        params: Params | Float[Tensor, "*lead params"],
+        batch: Batch,
+        *,
+        training: bool = False,
+        window: Window | None = None,
+    ) -> Tensor:
         """Output of the network with other weights.
 
         Works under `vmap`, `jvp`, `vjp` and `grad`. The forward pass runs in evaluation mode unless
-        `training`; buffers that it writes to are copies that are thrown away.
+        `training`; buffers that it writes to are copies that are thrown away. `window` is that of `output`.
 
         Raises:
             BadInput: If the output is not a tensor (or a Hugging Face output with logits).
         """
-        output = self.output(params, batch, training=training)
+        output = self.output(params, batch, training=training, window=window)
         output = getattr(output, "logits", output)
         if not isinstance(output, Tensor):
             raise BadInput(

@@ -97,8 +97,11 @@ def test_logits_of_an_edited_view_are_the_models_own():
 @pytest.mark.parametrize(
     ("placed", "message"),
     [
-        (Replace(torch.ones(4, 16)).at("acts:resid_post.0@last"), "got a mask or values for the rows of one batch"),
-        (STEER.at("acts:resid_post.0", where=torch.ones(4)), "Write the texts one by one"),
+        (
+            Replace(torch.ones(4, 16)).at("acts:resid_post.0@last"),
+            "generation with Replace.*got a mask or values for the rows of one batch",
+        ),
+        (STEER.at("acts:resid_post.0", where=torch.ones(4)), "Take the texts one by one"),
         (STEER.at("acts:resid_post.0@-5"), "got position -5; wanted a prompt of 5 tokens. The shortest prompt has 3"),
     ],
 )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, final
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from tremorscope.foundations.errors import BadInput
@@ -24,19 +24,21 @@ class Window:
 
     In a plain pass integers and slices are literal columns of the batch, padding or not. While a text is written
     (`prompt_length` is known) they are the text's own tokens, padding aside, negative ones counted from the end of the
-    prompt, so that neither the other texts of the batch nor the way of reading (all again, or one new token) matters.
+    prompt, so that neither the other texts of the batch nor the way of reading (all again, one new token, or all of a
+    text whose end was given) matters.
 
     Args:
         batch: The arguments of the pass.
         start: How many columns came before, and are held in a cache.
         mask: 1 where there is a token, 0 where there is padding, of the columns before too; None: no padding.
-        prompt_length: Columns of the prompts, padded on the left; None: nothing is being written.
+        prompt_length: Columns before the first token that is written, of all rows or of each; None: nothing is being
+            written.
     """
 
     batch: Batch
     start: int | None = 0
     mask: Tensor | None = None
-    prompt_length: int | None = None
+    prompt_length: int | Int[Tensor, " rows"] | None = None
 
     @classmethod
     def of(cls, batch: Batch) -> Window:
@@ -119,7 +121,7 @@ def _chosen(position: Any, window: Window, x: Tensor, what: str) -> Chosen:
             what,
             got="a plain forward pass",
             wanted="a text that is being written, for 'generated'",
-            remedy="Use generate(...), or a slice such as @5:.",
+            remedy="Use generate(...), score_options(...), or a slice such as @5:.",
         )
     if window.start is None:
         raise BadInput(
@@ -153,18 +155,21 @@ def _chosen(position: Any, window: Window, x: Tensor, what: str) -> Chosen:
 
 def _while_writing(position: Any, window: Window, x: Tensor, what: str) -> Chosen:
     """Every row by its own tokens: `own` is each column's place in its text, below 0 in the padding."""
-    start, prompt = int(window.start or 0), int(window.prompt_length or 0)
+    start = int(window.start or 0)
     total = start + x.shape[1]
     mask = _mask(window, total, x, what)
+    prompt = torch.as_tensor(window.prompt_length, device=x.device).expand(len(x))[:, None]
     column = torch.arange(start, total, device=x.device)
     padding = x.new_zeros(len(x), dtype=torch.int64)
+    is_text = torch.ones((len(x), len(column)), dtype=torch.bool, device=x.device)
     if mask is not None:
-        padding = (~mask[:, :prompt]).sum(1)
-    own, length = column - padding[:, None], prompt - padding
+        padding = (~mask & (torch.arange(total, device=x.device) < prompt)).sum(1)
+        is_text = mask[:, start:]
+    own, length = column - padding[:, None], prompt[:, 0] - padding
     if position == "last":
-        return Chosen(mask=(column == prompt - 1).expand(own.shape))
+        return Chosen(mask=column == prompt - 1)
     if position in ("prompt", "generated"):
-        return Chosen(mask=((column < prompt) == (position == "prompt")) & (own >= 0))
+        return Chosen(mask=((column < prompt) == (position == "prompt")) & is_text)
     ends = [position] if isinstance(position, int) else [position.start, position.stop]
     from_end = [end for end in ends if end is not None and end < 0]
     if isinstance(position, int) and from_end and -position > int(length.min()):
@@ -173,12 +178,12 @@ def _while_writing(position: Any, window: Window, x: Tensor, what: str) -> Chose
         )
     low, high = (None if end is None else (end if end >= 0 else (length + end)[:, None]) for end in (ends[0], ends[-1]))
     if isinstance(position, int):
-        return Chosen(mask=(own == low) & (own >= 0))
+        return Chosen(mask=(own == low) & is_text)
     step = position.step or 1
     if step < 0:
         raise BadInput(what, got=f"the step {step}", wanted="a positive one while a text is written")
     first = torch.as_tensor(0 if low is None else low, device=x.device).clamp(min=0)
-    found = (own >= first) & ((own - first) % step == 0)
+    found = (own >= first) & ((own - first) % step == 0) & is_text
     return Chosen(mask=found if high is None else found & (own < high))
 
 

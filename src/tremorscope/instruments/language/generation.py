@@ -23,6 +23,7 @@ from tremorscope.instruments.language.encode import (
     takes,
     token_rows,
 )
+from tremorscope.instruments.language.text_edits import refuse_edits_of_rows
 from tremorscope.instruments.network import Network
 from tremorscope.instruments.task import Batch
 
@@ -80,7 +81,7 @@ def generate(
     if "" in stops:
         raise BadInput("stop", got="an empty string", wanted="text at which to end")
     _check_writer(network)
-    _check_edits(network)
+    refuse_edits_of_rows(network, "generation")
     rows = token_rows(network, prompts)
     _check_room(network, prompts, rows, max_new_tokens)
     before = Counter[str]()
@@ -210,18 +211,6 @@ def _check_writer(network: Network) -> None:
             got=f"{type(network.module).__name__}, which does not continue text",
             wanted="a causal language model",
         )
-
-
-def _check_edits(network: Network) -> None:
-    """Texts are grouped by length and grow: what is given for each row of one batch has no rows here."""
-    for placed in network.edits:
-        if isinstance(placed.where, Tensor) or placed.edit.is_by_row:
-            raise BadInput(
-                f"generation with {placed}",
-                got="a mask or values for the rows of one batch",
-                wanted="one edit for all texts",
-                remedy="Write the texts one by one, or give where= a function of the batch.",
-            )
 
 
 def _check_room(network: Network, prompts: Sequence[str], rows: list[list[int]], new: int) -> None:

@@ -1,4 +1,10 @@
-"""What a language model finds likely: next tokens, continuations, choices between them, and rows of tokens."""
+"""What a language model finds likely: next tokens, continuations, choices between them, and rows of tokens.
+
+Continuations count as text that the model writes: where a view has edits of activations, their positions are those of
+`generate`. `@generated` begins with the first token of the continuation (it is read to predict the second one, so the
+first is predicted without), `@last` is the last token of the prompt, `@-1:` all from there on. So a continuation has
+the probability with which `generate` would write it under the same edits.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +20,7 @@ from torch import Tensor
 
 from tremorscope.foundations.errors import BadInput
 from tremorscope.instruments.language.encode import encode, last_positions, takes, token_rows
+from tremorscope.instruments.language.text_edits import refuse_edits_of_rows, while_written
 from tremorscope.instruments.network import Network
 from tremorscope.instruments.task import Batch
 
@@ -33,13 +40,32 @@ def next_token_logits(
     Cost: one forward pass over all prompts; `4 * prompts * vocabulary` bytes for the result.
 
     Raises:
-        BadInput: If there is no tokenizer or no prompt, or a prompt is longer than the model's context.
+        BadInput: If there is no tokenizer or no prompt, a prompt is longer than the model's context, or the view has an
+            edit at `@generated` (nothing is yet) or one for the rows of one batch.
     """
+    for placed in network.edits:
+        if placed.site.position == "generated":
+            raise BadInput(
+                str(placed),
+                got="a plain forward pass over prompts",
+                wanted="a text that is being written, for 'generated'",
+                remedy="Use generate(...), score_options(...), or @-1: for the last token of the prompt and all later.",
+            )
+    return _next_token_logits(network, prompts, batch_size)
+
+
+def _next_token_logits(
+    network: Network, prompts: Sequence[str], batch_size: int
+) -> Float[Tensor, "prompts vocabulary"]:
+    refuse_edits_of_rows(network, "scores")
     found: Tensor | None = None
-    for chosen in _batches(list(map(len, token_rows(network, prompts))), batch_size, _vocabulary(network), network):
+    lengths = list(map(len, token_rows(network, prompts)))
+    for chosen in _batches(lengths, batch_size, _vocabulary(network), network):
         batch = _read(network, [prompts[index] for index in chosen])
         kept, place = torch.unique(last_positions(batch), return_inverse=True)
-        logits = _logits(network, batch, kept)[torch.arange(len(chosen), device=place.device), place].float()
+        logits = _logits(network, batch, kept, [lengths[index] for index in chosen])[
+            torch.arange(len(chosen), device=place.device), place
+        ].float()
         found = logits.new_empty(len(prompts), logits.shape[-1]) if found is None else found
         found[chosen] = logits
     return torch.empty(0, 0) if found is None else found
@@ -56,7 +82,8 @@ def continuation_log_probs(
     Cost: one forward pass over all texts.
 
     Raises:
-        BadInput: If there are not as many of each, a continuation adds no token, or nothing stands before it.
+        BadInput: If there are not as many of each, a continuation adds no token, nothing stands before it, or the view
+            has an edit for the rows of one batch.
     """
     return _continued(network, prompts, continuations, batch_size)[0]
 
@@ -105,7 +132,7 @@ def score_options(
         )
     singles = _single_tokens(network, prompts, options)
     if singles is not None:
-        logits = next_token_logits(network, prompts, batch_size=batch_size)
+        logits = _next_token_logits(network, prompts, batch_size)
         singles = singles.to(logits.device)
         told = logits.gather(1, singles) - logits.logsumexp(1, keepdim=True)
         return OptionScores(log_probs=told, said=logits.argmax(1)[:, None] == singles)
@@ -174,8 +201,10 @@ def all_hidden_states(
     Widths may differ between layers, as those of a recurrent model and its embedding do. See `hidden_states`.
 
     Raises:
-        BadInput: If the module gives no hidden states, or there is no such pooling.
+        BadInput: If the module gives no hidden states, there is no such pooling, or the view has an edit for the rows
+            of one batch.
     """
+    refuse_edits_of_rows(network, "hidden states")
     if pooling not in get_args(Pooling):
         raise BadInput("pooling", got=pooling, wanted=" or ".join(get_args(Pooling)))
     found: list[Tensor] = []
@@ -225,6 +254,7 @@ def _continued(
                 wanted="at least one of each",
                 remedy="Give the prompt a word to begin with." if start == 0 else None,
             )
+    refuse_edits_of_rows(network, "scores")
     total = torch.zeros(len(texts), device=network.device)
     likeliest = torch.ones(len(texts), dtype=torch.bool, device=network.device)
     widths = [len(inside) - start for inside, start in zip(tokens, starts, strict=True)]
@@ -232,7 +262,7 @@ def _continued(
         batch = _read(network, [texts[index] for index in chosen])
         first = min(starts[index] for index in chosen) - 1
         kept = torch.arange(first, max(len(tokens[index]) for index in chosen) - 1, device=network.device)
-        logits = _logits(network, batch, kept)
+        logits = _logits(network, batch, kept, [starts[index] for index in chosen])
         # One entry for each token to be told: its row, where its logits are, and its number.
         row = [place for place, index in enumerate(chosen) for _ in range(widths[index])]
         before = [at - 1 - first for index in chosen for at in range(starts[index], len(tokens[index]))]
@@ -294,13 +324,16 @@ def _batches(
         yield held
 
 
-def _logits(network: Network, batch: Batch, kept: Integer[Tensor, " kept"]) -> Float[Tensor, "rows kept vocabulary"]:
-    """Logits at the positions `kept`, which all rows share."""
+def _logits(
+    network: Network, batch: Batch, kept: Integer[Tensor, " kept"], prompt_lengths: Sequence[int]
+) -> Float[Tensor, "rows kept vocabulary"]:
+    """Logits at the positions `kept`, which all rows share; what comes after each prompt counts as being written."""
+    window = while_written(network, batch, prompt_lengths)
     with torch.no_grad():
         if takes(network, "logits_to_keep"):
             asked = Batch(batch.args, {**batch.kwargs, "logits_to_keep": kept}, None)
-            return network.apply(network.params, asked)
-        return network.apply(network.params, batch)[:, kept]
+            return network.apply(network.params, asked, window=window)
+        return network.apply(network.params, batch, window=window)[:, kept]
 
 
 def _read(network: Network, texts: Sequence[str]) -> Batch:
