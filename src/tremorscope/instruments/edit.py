@@ -25,7 +25,7 @@ PARALLEL = 100  # rotations whose plane is known to fewer than that many units o
 
 
 class Edit(ABC):
-    """What is done to the last axis of a tensor: a pure map, and a frozen value.
+    """What is done to the last axis of a tensor (at a site: to its features): a pure map, and a frozen value.
 
     Vectors are kept as they were given and meet the edited tensor in the wider of the two dtypes; the
     result has the dtype of the edited tensor. Edits compare by content.

@@ -16,6 +16,7 @@ from tremorscope.foundations.layout import Layout, Selection
 from tremorscope.instruments.activations.aliases import SiteMap, find_place, map_sites, place_ahead
 from tremorscope.instruments.activations.folding import fold
 from tremorscope.instruments.activations.hooks import Tap, tapped
+from tremorscope.instruments.activations.places import Features
 from tremorscope.instruments.activations.positions import Window
 from tremorscope.instruments.losses import Loss, differentiable
 from tremorscope.instruments.site import Site
@@ -90,6 +91,7 @@ class Network:
         self.edits: tuple[PlacedEdit, ...] = ()  # of activations; those of weights are in the weights
         self._taps: tuple[Tap, ...] | None = ()  # the same, found and folded; None: to be found with the first batch
         self._site_maps: dict[str | None, SiteMap] = {}  # shared by all views
+        self._feature_axes: dict[tuple[str, str], Features] = {}  # likewise, by module path and port
         self._unbaked: Network | None = None  # what this was before edits were written into its weights
 
     def __repr__(self) -> str:
@@ -164,7 +166,8 @@ class Network:
         """The value at a site among the activations, after this view's edits.
 
         [rows, positions, d] (or whatever the module gives) without a position, [rows, d] at a single one (`@last`,
-        `@3`, `@-1`), [rows, n, d] at a slice; [tokens, d] at `@prompt`, the rows' tokens one after another.
+        `@3`, `@-1`), [rows, n, d] at a slice; [tokens, d] at `@prompt`, the rows' tokens one after another. A map of
+        channels, as convolutions make them, is [rows, pixels, channels]: its positions are pixels, row by row.
 
         Raises:
             SiteNotFound: If there is no such place.

@@ -44,7 +44,7 @@ NULLS = {
     ENCODER_UNTRAINED: "the same encoder with random weights",
 }
 DISTANCES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0)  # typical distances
-FEW_ANGLES = (5, 10, 20, 30, 40, 60, 90)  # encoders have no cache: every point is a whole forward pass
+FEW_ANGLES = (5, 10, 20, 30, 40, 60, 90)  # encoders have no cache: every point takes all positions
 
 
 class ActivationConfig(Config):

@@ -11,6 +11,7 @@ from torch import nn
 from tremorscope.foundations.errors import BadInput, SiteNotFound, nearest
 from tremorscope.instruments.activations.alias_search import STREAM, AliasSearch
 from tremorscope.instruments.activations.blocks import block_list
+from tremorscope.instruments.activations.feature_axes import with_features
 from tremorscope.instruments.activations.heads import Heads, map_heads
 from tremorscope.instruments.activations.places import Place, check_open, raw_place
 from tremorscope.instruments.activations.probe import required_batch, watch
@@ -85,25 +86,32 @@ def find_place(network: Network, site: Site, batch: Batch) -> Place:
         SiteNotFound: If there is no such place.
         BadInput: If the site is not among the activations, or is in a compiled module.
     """
-    found = place_ahead(network, site)
+    found = _named_place(network, site)
     if found is None:
         network.site_map(batch)
-        found = place_ahead(network, site)
+        found = _named_place(network, site)
     if found is None:
         raise BadInput(str(site), got="a name that is not verified", wanted="network.site_map(batch) first")
-    return found
+    told = with_features(network, found, batch, is_alias=_is_alias(site))
+    assert told is not None  # that needs a missing batch
+    return told
 
 
 def place_ahead(network: Network, site: Site) -> Place | None:
-    """As `find_place`, before there is a batch; None where it takes one to verify the name.
+    """As `find_place`, before there is a batch; None where it takes one to verify the name, or to find the features.
 
     Raises:
         SiteNotFound: If there is no such place.
         BadInput: If the site is not among the activations, or is in a compiled module.
     """
+    found = _named_place(network, site)
+    return None if found is None else with_features(network, found, None, is_alias=_is_alias(site))
+
+
+def _named_place(network: Network, site: Site) -> Place | None:
     if site.kind != "acts":
         raise BadInput(str(site), got=f"a site of the kind {site.kind}", wanted="acts:NAME")
-    if site.port is not None or _ALIAS.fullmatch(site.pattern) is None:
+    if not _is_alias(site):
         return raw_place(network.module, site, _known(network))
     check_open(network.module, "", str(site))
     try:
@@ -158,6 +166,11 @@ def map_sites(network: Network, batch: Batch | None, *, blocks: str | None = Non
         num_blocks=len(members),
         heads=heads.heads,
     )
+
+
+def _is_alias(site: Site) -> bool:
+    """Whether it looks like one; there may be none of that name."""
+    return site.port is None and _ALIAS.fullmatch(site.pattern) is not None
 
 
 def _known(network: Network) -> list[str]:

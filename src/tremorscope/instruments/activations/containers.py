@@ -26,7 +26,7 @@ def tensor_at(value: Any, path: tuple[int, ...], where: str) -> Tensor:
         BadInput: If there is no tensor.
     """
     for depth, place in enumerate(path):
-        entries = _entries(value)
+        entries = entries_of(value)
         if not 0 <= place < len(entries):
             raise BadInput(
                 where,
@@ -68,7 +68,8 @@ def with_tensor(value: Any, path: tuple[int, ...], new: Tensor) -> Any:
     return replace(value, **{name: with_tensor(getattr(value, name), rest, new)})
 
 
-def _entries(value: Any) -> list[Any]:
+def entries_of(value: Any) -> list[Any]:
+    """What is in a container: entries of a tuple or list, values of a mapping, fields of a dataclass."""
     if isinstance(value, Tensor):
         return [value]
     if isinstance(value, tuple | list):
@@ -84,9 +85,9 @@ def _kind(value: Any) -> str:
     if isinstance(value, Tensor):
         return f"a tensor of shape {tuple(value.shape)}"
     name = type(value).__name__
-    return f"{name} of {len(_entries(value))}" if _entries(value) else name
+    return f"{name} of {len(entries_of(value))}" if entries_of(value) else name
 
 
 def _remedy(value: Any) -> str | None:
-    inside = [place for place, one in enumerate(_entries(value)) if isinstance(one, Tensor)]
+    inside = [place for place, one in enumerate(entries_of(value)) if isinstance(one, Tensor)]
     return f"Go on inside: add .{inside[0]} to the port." if inside else None

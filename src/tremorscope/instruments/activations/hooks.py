@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from tremorscope.foundations.errors import BadInput
 from tremorscope.instruments.activations.containers import tensor_at, with_tensor
+from tremorscope.instruments.activations.feature_axes import dimensions
 from tremorscope.instruments.activations.places import Place
 from tremorscope.instruments.activations.positions import Where, Window, choose
 from tremorscope.instruments.site import Position
@@ -163,7 +164,7 @@ class _Hooks:
                 wanted="real numbers",
                 remedy="Token numbers and quantised weights cannot be moved by degrees: take the output of a layer.",
             )
-        x = value.transpose(0, 1) if self._is_time_first(tap, value) else value
+        x = self._by_position(tap, value)
         columns = slice(*tap.place.columns) if tap.place.columns else slice(None)
         part = x[..., columns]
         chosen = choose(tap.position, tap.where, self.window, part, tap.what)
@@ -183,7 +184,37 @@ class _Hooks:
             new = torch.cat([x[..., : columns.start], new, x[..., columns.stop :]], dim=-1)
         if tap.place.carry is not None:
             self.change = new - x if self.change is None else self.change + (new - x)
-        return new if x is value else new.transpose(0, 1)
+        return self._as_given(tap, value, new)
+
+    def _by_position(self, tap: Tap, value: Tensor) -> Tensor:
+        """The value as [rows, positions, ..., features]: of a map, [rows, pixels, channels]."""
+        if tap.place.features == "unknown" and (
+            tap.edit is not None or tap.position is not None or tap.where is not None
+        ):
+            raise BadInput(
+                tap.what,
+                got=f"a value of shape {tuple(value.shape)}, of which nothing tells where its features lie",
+                wanted="the output of a convolution, a pooling or their normalisation (channels), or of a linear layer",
+                remedy="Choose the module that makes this value, or the one that reads it (with :in.0).",
+            )
+        if tap.place.features == "channels" and value.ndim > 2:
+            axes = dimensions(self.module)
+            if axes is not None and value.ndim != axes:
+                raise BadInput(
+                    tap.what,
+                    got=f"a map of shape {tuple(value.shape)}",
+                    wanted=f"{axes} axes: rows, channels, and those of the pixels",
+                    remedy="Give the network a batch.",
+                )
+            return value.movedim(1, -1).flatten(1, -2)
+        return value.transpose(0, 1) if self._is_time_first(tap, value) else value
+
+    def _as_given(self, tap: Tap, value: Tensor, new: Tensor) -> Tensor:
+        """What `_by_position` made, in the shape of the value again."""
+        if tap.place.features == "channels" and value.ndim > 2:
+            # In one piece: what comes next may be a `view`.
+            return new.movedim(-1, 1).reshape(value.shape).contiguous()
+        return new.transpose(0, 1) if self._is_time_first(tap, value) else new
 
     def _is_time_first(self, tap: Tap, value: Tensor) -> bool:
         """PyTorch's own recurrent layers have positions before rows, unless told otherwise."""

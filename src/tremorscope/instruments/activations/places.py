@@ -5,13 +5,15 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import final
+from typing import Literal, final
 
 import torch
 from torch import nn
 
 from tremorscope.foundations.errors import BadInput, SiteNotFound
 from tremorscope.instruments.site import Site
+
+Features = Literal["last", "channels", "unknown"]
 
 
 @final
@@ -25,12 +27,15 @@ class Place:
         columns: First and last (excluded) entry of the last axis; None: all of it. A head, mostly.
         carry: For a value that goes on beside this one (the residual stream around a norm and what follows it): the
             module at whose output the change is added again.
+        features: The axis along which a vector lies: the `last` one, or that of the `channels` of a map, whose
+            positions are its pixels, row by row; `unknown` where a value has the axes of a map, and nothing tells.
     """
 
     module: str
     port: str = "out.0"
     columns: tuple[int, int] | None = None
     carry: str | None = None
+    features: Features = "last"
 
     def __str__(self) -> str:
         name = f"{self.module or 'the network'}:{self.port}"

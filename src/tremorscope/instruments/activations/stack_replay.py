@@ -57,7 +57,7 @@ class StackReplay:
             self.is_trimmed = shared.once(("part", str(full.read_column)), self._may_be_trimmed)
         blocks = "no block" if self.first == count else f"blocks {self.first} to {count - 1} of {count}"
         after = "the position read" if self.is_trimmed else "all of them"
-        self.name = f"{blocks} over all {full.length} positions, {after} after the blocks"
+        self.name = f"{blocks} over all positions, {after} after the blocks"
         self.row_bytes = full.bytes_of(full.width // full.length if self.is_trimmed else full.width)
 
     @property
@@ -162,4 +162,6 @@ def _given(output: Any, *_: Any, **__: Any) -> Any:
 def _trimmed(forward: Callable[..., Any], reads: Sequence[Column], *args: Any, **kwargs: Any) -> Any:
     output = forward(*args, **kwargs)
     hidden = tensor_at(output, (0,), "output of the last block")
+    if hidden.ndim != 3:
+        raise ValueError("no positions")
     return with_tensor(output, (0,), torch.stack([value_at(hidden, column) for column in reads], dim=1))

@@ -147,8 +147,12 @@ class Edited:
         with tapped(self.network.module, taps, Window.of(batch)) as found:
             output = view.output(view.params, batch)
         logits = getattr(output, "logits", output)
-        logits = _at(logits, read_columns) if isinstance(logits, Tensor) else None
-        hidden = logits if self.readout is None else _at(found[0], read_columns)
+        # Predictions for every pixel are no logits of one position.
+        logits = _at(logits, read_columns) if isinstance(logits, Tensor) and logits.ndim < 4 else None
+        is_map = self.readout is not None and self.readout.features != "last"  # its pixels are not the edit's
+        hidden = (
+            logits if self.readout is None else _at(found[0], [None] * len(read_columns) if is_map else read_columns)
+        )
         if hidden is None:
             raise BadInput(
                 f"late activation of {self.network.name!r}",
