@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from tremorscope.instruments.activations.decoder_parts import GPT2, LLAMA, Decoder, Entry, Half
+from tremorscope.instruments.activations.half_precision import HALF
 from tremorscope.instruments.activations.hooks import Tap, tapped
 from tremorscope.instruments.activations.places import Place
 from tremorscope.instruments.activations.positions import Window
@@ -71,6 +72,8 @@ class BlockReplay:
             self.beside = None if entry.joins is None else self._clean(*entry.joins)
             self.rotation = shared.once("rotations", self._rotations)
         self.head = shared.once("head", self._head) if self.is_normed else None
+        # In 16 bits predictions are made in float32: rounding of each logit would be larger than small divergences.
+        self.wide = shared.once("wide head", self._wide_head) if network.dtype in HALF else None
         self.row_bytes = self._row_bytes()
 
     def late(
@@ -107,8 +110,16 @@ class BlockReplay:
             hidden = hidden + getattr(block, names.mlp)(getattr(block, names.second_norm)(hidden))
         hidden = torch.cat([hidden[:, place] for place in read])
         normed = getattr(self.decoder.body, names.final_norm)(hidden)
-        output = self.network.module.get_output_embeddings() if logits and self._has_head else None  # type: ignore[operator]
-        return Late(normed if self.is_normed else hidden, None if output is None else output(normed))
+        told = self._logits(normed) if logits and self._has_head else None
+        return Late(normed if self.is_normed else hidden, told)
+
+    def _logits(self, normed: Float[Tensor, "n d"]) -> Float[Tensor, "n classes"]:
+        told: Tensor
+        if self.wide is not None:
+            told = nn.functional.linear(normed.float(), self.wide.weight, self.wide.bias)
+        else:
+            told = self.network.module.get_output_embeddings()(normed)  # type: ignore[operator]
+        return told
 
     def _entering(
         self, points: Tensor, rows: Int[Tensor, " n"], window: Int[Tensor, "n recomputed"]
@@ -238,6 +249,10 @@ class BlockReplay:
             return None
         held: Head = self.run(self._head_now)
         return held
+
+    def _wide_head(self) -> Head | None:
+        head = self._head()
+        return None if head is None else Head(head.weight.float(), None if head.bias is None else head.bias.float())
 
     def _head_now(self) -> Head:
         layer = self.network.module.get_output_embeddings()  # type: ignore[operator]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import final
+from dataclasses import dataclass, replace
+from typing import Any, final
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from tremorscope.foundations.errors import BadInput
+from tremorscope.instruments.activations.half_precision import SpotCheck
 from tremorscope.instruments.activations.sweep_routes import Head, Late
 
 READOUTS = ("kl", "l2", "cosine")
@@ -25,6 +26,9 @@ class Responses:
 
     `kl` is `KL(base || perturbed)` in nats; `l2` and `cosine` compare late activations. `num_clipped` counts
     divergences that were below `noise`, the rounding of the network's precision, and are given as 0.
+
+    In 16 bits `floor` is the divergence between computations of the same points (the noise floor of the curve, to be
+    shown beside it), `noise` is not below it, and `spot` compares some of the points with float32.
     """
 
     kl: Float[Tensor, " n"] | None = None
@@ -32,6 +36,13 @@ class Responses:
     cosine: Float[Tensor, " n"] | None = None
     noise: float = 0.0
     num_clipped: int = 0
+    floor: float | None = None
+    spot: SpotCheck | None = None
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """What did not go as one would like, in words."""
+        return () if self.spot is None or self.spot.agrees else (f"16 bits are not enough: {self.spot}",)
 
     @classmethod
     def joined(cls, parts: Sequence[Responses]) -> Responses:
@@ -51,8 +62,8 @@ class Responses:
 
     def chosen(self, index: Int[Tensor, " m"]) -> Responses:
         """Those of some points, in their order; the count of clipped ones stays that of all."""
-        values = {name: value[index] for name, value in self.values().items()}
-        return Responses(**values, noise=self.noise, num_clipped=self.num_clipped)
+        values: dict[str, Any] = {name: value[index] for name, value in self.values().items()}
+        return replace(self, **values)
 
     def values(self) -> dict[str, Float[Tensor, " n"]]:
         """Those that were asked for, by name."""
@@ -100,14 +111,17 @@ class Comparison:
             self.offset = 0.0 if bias is None else self.prediction @ bias
         self.level = self._bracket(clean._replace(hidden=clean.hidden.detach(), logits=logits), None)
 
-    def __call__(self, late: Late, rows: Int[Tensor, " n"], *, clip: bool = True) -> Responses:
-        """Read-outs of one chunk; differentiable if not clipped."""
-        found: dict[str, Tensor] = {}
+    def __call__(
+        self, late: Late, rows: Int[Tensor, " n"], *, clip: bool = True, noise: float | None = None
+    ) -> Responses:
+        """Read-outs of one chunk; differentiable if not clipped. `noise` replaces what the precision lets expect."""
+        noise = self.noise if noise is None else noise
+        found: dict[str, Any] = {}
         num_clipped = 0
         if "kl" in self.readouts:
             kl = self._bracket(late, rows) - self.level[rows]
             if clip:
-                is_noise = kl < self.noise
+                is_noise = kl < noise
                 num_clipped = int(is_noise.sum())
                 kl = kl.masked_fill(is_noise, 0.0)
             found["kl"] = kl
@@ -117,7 +131,7 @@ class Comparison:
                 found["l2"] = (hidden - base).norm(dim=-1)
             if "cosine" in self.readouts:
                 found["cosine"] = torch.cosine_similarity(hidden, base, dim=-1)
-        return Responses(**found, noise=self.noise, num_clipped=num_clipped)
+        return Responses(**found, noise=noise, num_clipped=num_clipped)
 
     def _bracket(self, late: Late, rows: Tensor | None) -> Float[Tensor, " n"]:
         """Cross-entropy of perturbed predictions against the clean ones: `lse(z) - p.z`."""

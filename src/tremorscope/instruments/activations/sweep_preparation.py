@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, final
 
@@ -15,6 +14,7 @@ from tremorscope.foundations.errors import BadInput
 from tremorscope.foundations.seeds import generator
 from tremorscope.instruments.activations.aliases import find_place
 from tremorscope.instruments.activations.block_replay import BlockReplay
+from tremorscope.instruments.activations.half_precision import HALF, batch_in_float32, divergence, in_float32
 from tremorscope.instruments.activations.places import Place
 from tremorscope.instruments.activations.prefix_cache import PrefixCache
 from tremorscope.instruments.activations.readouts import Comparison, Responses
@@ -29,11 +29,19 @@ from tremorscope.instruments.activations.sweep_batch import (
     num_prompts,
     picked_positions,
 )
+from tremorscope.instruments.activations.sweep_cells import Cell, Prepared, slot_rows
+from tremorscope.instruments.activations.sweep_checks import (
+    gap_of,
+    is_tokens,
+    noise_words,
+    over_all,
+    random_points,
+    slowdown,
+)
 from tremorscope.instruments.activations.sweep_routes import (
     CHUNK,
     CHUNK_BYTES,
     Back,
-    Column,
     Edited,
     FullForward,
     Route,
@@ -46,33 +54,6 @@ from tremorscope.instruments.task import Batch
 TOLERANCE = 1e-5  # of the agreement with level 0; as much larger as rounding is in 16 bits
 SLOWEST, OVER_ALL = "level 0", "level 2 over all positions"
 NUM_CHECKED = 8  # points on which the agreement is tested, at most
-
-
-@final
-@dataclass(frozen=True)
-class Cell:
-    """One site at one position: clean activations, the columns of the edit and of the read-out, and what lies between.
-
-    `back` is the position of the edit in tokens before the read-out, None where the prompts differ in it or the edit
-    comes later.
-    """
-
-    site: Site
-    base: Float[Tensor, "rows d"]
-    column: Column
-    read_column: Column
-    back: int | None
-
-
-class Prepared(NamedTuple):
-    """How the points of one cell are answered. `slots` are the clean runs, in `comparison`, of each of `back`."""
-
-    cell: Cell
-    route: Route
-    comparison: Comparison
-    flags: tuple[str, ...]
-    back: tuple[int, ...]
-    slots: tuple[int, ...]
 
 
 class _Clean(NamedTuple):
@@ -116,28 +97,50 @@ class Preparation:
         readout_site: str | Site | None,
         read: ReadPosition,
         own: bool,
+        float32_check: bool,
     ) -> None:
         self.network, self.batch, self.readouts, self.read, self.own = network, batch, readouts, read, own
         self.highest = 2 if level == "auto" else int(level)
         self.num_rows, self.shared = num_prompts(batch), Shared()
         self.readout = _readout_place(network, batch, readout_site)
         self.clean: dict[str, _Clean] = {}
+        self.is_half = network.dtype in HALF
+        self.twin: Preparation | None = None
+        if self.is_half and float32_check:
+            self.twin = Preparation(
+                in_float32(network),
+                batch_in_float32(batch),
+                level=level,
+                readouts=readouts,
+                readout_site=readout_site,
+                read=read,
+                own=own,
+                float32_check=False,
+            )
 
     def cells(self, sites: Sequence[Site]) -> list[Prepared]:
         """Each site with its position, made ready; one clean pass and one check for the positions of each."""
         # A site without its position: the same values.
         plain = [Site(kind="acts", pattern=site.pattern, port=site.port) for site in sites]
+        for place, one in enumerate(plain):
+            if _found(self.network, one, self.batch).features == "unknown":
+                self.network.record(sites[place], self.batch)  # says what to do
         values = self.network.record_all(plain, self.batch)
         groups: dict[str, list[int]] = {}
         for place, one in enumerate(plain):
             groups.setdefault(str(one), []).append(place)
         found: dict[int, Prepared] = {}
+        twins = None if self.twin is None else self.twin.cells(sites)
         for name, members in groups.items():
             cells = [self._cell(sites[place], values[name]) for place in members]
             where = _found(self.network, sites[members[0]], self.batch)
             if where.columns is None:
                 self.shared.once((where.module, where.port), partial(values.get, name))
-            found |= zip(members, self._group(cells, where), strict=True)
+            if twins is None:
+                prepared = self._group(cells, where)
+            else:
+                prepared = self._like(cells, where, [twins[place] for place in members])
+            found |= zip(members, prepared, strict=True)
         return [found[place] for place in range(len(sites))]
 
     def _cell(self, site: Site, value: Tensor) -> Cell:
@@ -151,7 +154,7 @@ class Preparation:
         if value.ndim == 2:
             if site.position is not None:
                 self.network.record(site, self.batch)  # says why not
-            tokens = next((one for one in (*self.batch.args, *self.batch.kwargs.values()) if _is_tokens(one)), None)
+            tokens = next((one for one in (*self.batch.args, *self.batch.kwargs.values()) if is_tokens(one)), None)
             length = 1 if tokens is None else tokens.shape[1]
             return Cell(site, value, None, picked_positions(self.read, self.num_rows, length, mask), 0)
         mask = mask if isinstance(mask, Tensor) and mask.shape == value.shape[:2] else None
@@ -196,8 +199,8 @@ class Preparation:
             if gap <= tolerance:
                 self.clean[candidate.name] = clean
                 for number, route in routes.items():
-                    why = _over_all(flags[number]) if candidate.name == OVER_ALL else flags[number]
-                    found[number] = self._prepared(cells[number], route, clean, why)
+                    why = over_all(flags[number]) if candidate.name == OVER_ALL else flags[number]
+                    found[number] = self._prepared(cells[number], candidate.name, route, clean, why)
                 continue
             for number in routes:
                 flags[number].append(
@@ -209,9 +212,74 @@ class Preparation:
             for number, route in slow.items():
                 cell = cells[number]
                 if self.highest > 0:
-                    flags[number].append(_slowdown(cell.column, cell.read_column, self.batch))
-                found[number] = self._prepared(cell, route, clean, flags[number])
+                    flags[number].append(slowdown(cell.column, cell.read_column, self.batch))
+                found[number] = self._prepared(cell, SLOWEST, route, clean, flags[number])
+        if not self.is_half:
+            return [found[number] for number in range(len(cells))]
+        # Without a twin.
+        return [self._loose(found[number], cells[number], full[number]) for number in range(len(cells))]
+
+    def _loose(self, prepared: Prepared, cell: Cell, full: FullForward) -> Prepared:
+        """A cell in 16 bits that has nothing to be checked against but itself."""
+        floor = self._floor([cell], {0: prepared.route}, [full]) if "kl" in self.readouts else None
+        flags = (*prepared.flags, "16 bits: nothing is checked in float32")
+        if floor is not None:
+            flags = (*flags, noise_words(floor, self.network.dtype))
+        return prepared._replace(floor=floor, flags=flags)
+
+    def _like(self, cells: Sequence[Cell], place: Place, twins: Sequence[Prepared]) -> list[Prepared]:
+        """The cells of one site in 16 bits: each on the way that was right in float32."""
+        full = [self._full(cell) for cell in cells]
+        slowest = _Candidate(0, SLOWEST, lambda number: full[number])
+        flags = [list(twin.flags) for twin in twins]
+        found: dict[int, Prepared] = {}
+        late: list[int] = []  # cells whose way does not fit in 16 bits
+        for candidate in (*self._candidates(cells, full, place), slowest):
+            routes: dict[int, Route] = {}
+            asked = [*late, *(number for number, twin in enumerate(twins) if twin.way == candidate.name)]
+            for number in asked:
+                try:
+                    routes[number] = candidate.build(number)
+                except Unavailable as reason:
+                    flags[number].append(f"{candidate.name} is not used: {reason}")
+            late = [number for number in asked if number not in routes]
+            if not routes:
+                continue
+            clean = self.clean[candidate.name] = self._clean_of(candidate.name, cells, routes)
+            floor = self._floor(cells, routes, full, twins) if "kl" in self.readouts else None
+            for number, route in routes.items():
+                if floor is not None:
+                    flags[number].append(noise_words(floor, self.network.dtype))
+                prepared = self._prepared(cells[number], candidate.name, route, clean, flags[number])
+                found[number] = prepared._replace(floor=floor, twin=twins[number])
         return [found[number] for number in range(len(cells))]
+
+    def _floor(
+        self,
+        cells: Sequence[Cell],
+        routes: Mapping[int, Route],
+        full: Sequence[FullForward],
+        twins: Sequence[Prepared] | None = None,
+    ) -> float | None:
+        """The largest divergence between computations of the same points, clean ones among them.
+
+        By the route; by level 0, one after the other; and in float32, if there is a twin. On some machines the first
+        two round alike to the last bit, so that they alone would promise too much.
+        """
+        floor, stream = 0.0, generator(0, "noise floor")
+        rows = torch.arange(min(self.num_rows, NUM_CHECKED // 2), device=cells[0].base.device)
+        for number in sorted(routes)[:: max(1, len(routes) - 1)]:  # the first and the last
+            base, back = cells[number].base, self._back(cells[number])
+            points, twice = torch.cat([base[rows], random_points(base, rows, stream)[0]]), torch.cat([rows, rows])
+            told = routes[number].late(points, twice, back=back).logits
+            alone = [full[number].late(points[i : i + 1], twice[i : i + 1], back=back) for i in range(len(points))]
+            parts = [late.part(slot, 1).logits for slot in range(len(back)) for late in alone]
+            if told is None or any(part is None for part in parts):
+                return None
+            floor = max(floor, divergence(torch.cat([part for part in parts if part is not None]), told))
+            wide = None if twins is None else twins[number].route.late(points.float(), twice, back=back).logits
+            floor = floor if wide is None else max(floor, divergence(wide, told))
+        return floor
 
     def _full(self, cell: Cell) -> FullForward:
         edited = Edited(self.network, cell.site, self.readout)
@@ -274,7 +342,7 @@ class Preparation:
         found = []
         for place, one in enumerate(chosen):
             number = numbers[one]
-            points, rows = _test_points(cells[number].base, every[place :: len(chosen)], stream)
+            points, rows = random_points(cells[number].base, every[place :: len(chosen)], stream)
             found.append(_Truth(number, points, rows, self._read(cells[number], full[number], slow, points, rows)))
         return found
 
@@ -286,16 +354,11 @@ class Preparation:
     def _gap(self, cell: Cell, route: Route, clean: _Clean, truth: _Truth) -> float:
         slow = self.clean[SLOWEST]
         hidden = slow.comparison.hidden[slot_rows(slow.slots(self._back(cell)), truth.rows, self.num_rows)]
-        return _gap(truth.responses, self._read(cell, route, clean, truth.points, truth.rows), hidden)
+        return gap_of(truth.responses, self._read(cell, route, clean, truth.points, truth.rows), hidden)
 
-    def _prepared(self, cell: Cell, route: Route, clean: _Clean, flags: Sequence[str]) -> Prepared:
+    def _prepared(self, cell: Cell, way: str, route: Route, clean: _Clean, flags: Sequence[str]) -> Prepared:
         back = self._back(cell)
-        return Prepared(cell, route, clean.comparison, tuple(flags), back, clean.slots(back))
-
-
-def slot_rows(slots: Sequence[int], rows: Int[Tensor, " n"], num_rows: int) -> Int[Tensor, " m"]:
-    """Rows of the clean runs: those of each slot in turn."""
-    return torch.cat([slot * num_rows + rows for slot in slots])
+        return Prepared(cell, way, route, clean.comparison, tuple(flags), back, clean.slots(back))
 
 
 def _readout_place(network: Network, batch: Batch, site: str | Site | None) -> Place | None:
@@ -307,55 +370,11 @@ def _readout_place(network: Network, batch: Batch, site: str | Site | None) -> P
     except BadInput:  # no forward pass of it can be made up
         return None
     last = known.num_blocks - 1
-    return next((known.aliases[name] for name in ("final_norm", f"resid_post.{last}") if name in known.aliases), None)
+    name = next((name for name in ("final_norm", f"resid_post.{last}") if name in known.aliases), None)
+    return None if name is None else _found(network, Site(kind="acts", pattern=name), batch)
 
 
 def _found(network: Network, site: Site, batch: Batch) -> Place:
     place = find_place(network, site, batch)
     assert place is not None  # that needs a missing batch
     return place
-
-
-def _test_points(
-    base: Float[Tensor, "rows d"], rows: Int[Tensor, " n"], stream: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """Random points half a norm away from the clean activations of some prompts."""
-    noise = torch.randn(len(rows), base.shape[1], generator=stream, dtype=torch.float64)
-    rows, chosen = rows.to(base.device), base[rows.to(base.device)]
-    noise = (noise / noise.norm(dim=1, keepdim=True)).to(base)
-    size = chosen.norm(dim=1, keepdim=True)
-    return chosen + 0.5 * torch.where(size > 0, size, 1.0) * noise, rows
-
-
-def _gap(truth: Responses, found: Responses, clean: Float[Tensor, "n k"]) -> float:
-    """The largest difference of two sets of read-outs.
-
-    Distances as shares of the late activation's norm, divergences above 1 as shares of themselves: so rounding grows.
-    """
-    gaps = []
-    for name, value in truth.values().items():
-        size = {"l2": clean.norm(dim=1), "kl": value, "cosine": torch.ones_like(value)}[name]
-        gaps.append(float(((found.values()[name] - value).abs() / size.clamp_min(1.0)).max()))
-    return max(gaps)
-
-
-def _is_tokens(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.ndim == 2 and not value.is_floating_point()
-
-
-def _over_all(flags: Sequence[str]) -> list[str]:
-    """Why all positions are computed, from why the ways that compute fewer are not used."""
-    reasons = [flag.partition(": ")[2] for flag in flags]
-    return [f"all positions are computed in the blocks from the edit on: {'; '.join(reasons)}"]
-
-
-def _slowdown(column: Column, read_column: Column, batch: Batch) -> str:
-    """What level 0 costs beside a cached sweep."""
-    if not isinstance(column, Tensor) or not isinstance(read_column, Tensor):
-        return "level 0 is used: every point is a whole forward pass"
-    length = next(v.shape[1] for v in (*batch.args, *batch.kwargs.values()) if isinstance(v, Tensor) and v.ndim > 1)
-    anew = max(1, int((read_column - column).max()) + 1)
-    return (
-        f"level 0 is used: every point is a whole forward pass over {length} positions, "
-        f"{length / anew:.3g} times as many as a sweep with a cache would compute"
-    )

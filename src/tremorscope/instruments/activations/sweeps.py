@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Literal, final
 
 import torch
@@ -10,9 +11,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tremorscope.foundations.errors import BadInput
-from tremorscope.instruments.activations.readouts import Responses
+from tremorscope.instruments.activations.half_precision import checked_places, compared
+from tremorscope.instruments.activations.readouts import NOISE_UNITS, Responses
 from tremorscope.instruments.activations.sweep_batch import ReadPosition
-from tremorscope.instruments.activations.sweep_preparation import Preparation, Prepared, slot_rows
+from tremorscope.instruments.activations.sweep_cells import Prepared, slot_rows
+from tremorscope.instruments.activations.sweep_preparation import Preparation
 from tremorscope.instruments.activations.sweep_routes import CHUNK, CHUNK_BYTES, Back, Late
 from tremorscope.instruments.network import Network
 from tremorscope.instruments.site import Site
@@ -30,8 +33,10 @@ class ActivationSweep:
         base: Clean activation, one vector for each prompt.
         level: How it computes: 0, 1 or 2, see `prepare_sweep`.
         route: The same in words.
-        flags: Faster levels that are not used, and why.
-        num_evaluations: Points evaluated so far, the check at the start not counted.
+        flags: Faster levels that are not used, and why; in 16 bits, the noise floor.
+        floor: In 16 bits the largest divergence, in nats, between computations of the same points (by this way, by
+            level 0, in float32); else None.
+        num_evaluations: Points evaluated so far, checks not counted.
     """
 
     def __init__(self, prepared: Prepared) -> None:
@@ -41,6 +46,8 @@ class ActivationSweep:
         self.num_evaluations = 0
         self._route, self._comparison = route, prepared.comparison
         self._back, self._slots = prepared.back, prepared.slots
+        self.floor = prepared.floor
+        self._twin = None if prepared.twin is None else ActivationSweep(prepared.twin)
 
     @property
     def chunk(self) -> int:
@@ -79,14 +86,33 @@ class ActivationSweep:
             parts = [self._compared(points[index], chosen[index], back) for index in self._chunks(order, chosen)]
         self.num_evaluations += len(points)
         joined = [Responses.joined([part[place] for part in parts]) for place in range(len(back))]
-        if len(parts) == 1 and torch.equal(order, torch.arange(len(order), device=order.device)):
-            return joined
-        inverse = order.argsort()
-        return [one.chosen(inverse) for one in joined]
+        if len(parts) > 1 or not torch.equal(order, torch.arange(len(order), device=order.device)):
+            inverse = order.argsort()
+            joined = [one.chosen(inverse) for one in joined]
+        joined = [replace(one, floor=self.floor) for one in joined]
+        return joined if self._twin is None else self._spotted(joined, points, chosen, back)
 
     def _compared(self, points: Tensor, rows: Tensor, back: Back) -> list[Responses]:
         late = self._late(points, rows, back)
-        return [self._comparison(late.part(place, len(points)), self._clean(rows, place)) for place in range(len(back))]
+        # In 16 bits: not what one computation could resolve, but what several of them agree on.
+        noise = None if self.floor is None else max(self.floor, NOISE_UNITS * torch.finfo(torch.float32).eps)
+        return [
+            self._comparison(late.part(place, len(points)), self._clean(rows, place), noise=noise)
+            for place in range(len(back))
+        ]
+
+    def _spotted(self, found: list[Responses], points: Tensor, rows: Tensor, back: Back) -> list[Responses]:
+        """The same with some of them compared with float32."""
+        assert self._twin is not None
+        places = checked_places(len(points), self.num_evaluations).to(points.device)
+        truths = self._twin._responses(points[places].float(), rows[places], back)
+        eps = torch.finfo(self.base.dtype).eps
+        spotted = []
+        for place, (one, truth) in enumerate(zip(found, truths, strict=True)):
+            norm = self._comparison.hidden[self._clean(rows[places], place)].norm(dim=1)
+            spot = compared(one.chosen(places), truth, norm, eps)
+            spotted.append(replace(one, spot=spot))
+        return spotted
 
     def responses_of(self, points: Float[Tensor, "n d"], rows: Int[Tensor, " n"] | int = 0) -> Responses:
         """The same, differentiable with respect to the points; one chunk, and nothing is clipped.
@@ -182,6 +208,7 @@ def prepare_sweep(
     readouts: Sequence[str] = ("kl", "l2", "cosine"),
     readout_site: str | Site | None = None,
     readout_position: ReadPosition = "last",
+    float32_check: bool = True,
 ) -> ActivationSweep:
     """What happens downstream if this activation were different? Made ready for thousands of answers.
 
@@ -206,6 +233,13 @@ def prepare_sweep(
         readout_site: Where `l2` and `cosine` are taken: by default the final norm, else the last block, else the
             outputs.
         readout_position: `last` (the last token that is no padding), or a number; counted from the end if negative.
+        float32_check: Of networks in 16 bits: hold a float32 copy of the weights. Levels are then checked in float32,
+            and so is one point in a hundred (two at least) of every call of `respond`: see `Responses.spot`. Without
+            it a level only has to agree with level 0 as far as 16 bits reach, and a flag says so.
+
+    In 16 bits the noise floor is measured: the largest divergence between computations of the same points, by the way
+    that is taken, by level 0 and in float32. `floor`, `flags` and the responses give it, and smaller divergences count
+    as 0. Level 2 after a shared prefix makes its predictions in float32.
 
     Returns:
         The sweep.
@@ -233,6 +267,7 @@ def prepare_sweep(
         readouts=readouts,
         readout_site=readout_site,
         readout_position=readout_position,
+        float32_check=float32_check,
     )[0]
 
 
@@ -246,6 +281,7 @@ def prepare_sweeps(
     readout_site: str | Site | None = None,
     readout_position: ReadPosition = "last",
     own: bool = False,
+    float32_check: bool = True,
 ) -> list[ActivationSweep]:
     """The same for many sites and positions of one batch: what they have in common is computed once.
 
@@ -263,6 +299,7 @@ def prepare_sweeps(
         readout_position: As `prepare_sweep`.
         own: Also make ready what the replaced activation does to the prediction at its own position: see
             `ActivationSweep.respond_twice`.
+        float32_check: As `prepare_sweep`.
 
     Returns:
         A sweep for each site, in their order. They hold the common values together, and change none.
@@ -297,6 +334,7 @@ def prepare_sweeps(
             readout_site=readout_site,
             read=readout_position,
             own=own,
+            float32_check=float32_check,
         )
         return [ActivationSweep(prepared) for prepared in preparation.cells(parsed)]
 
