@@ -84,7 +84,8 @@ STACKS = {
     "images": "vit.layers",
     "torch": "stack.layers",
 }
-PARTIAL = {"per token": True, "masked": False, "pooled": False, "images": False, "torch": True}
+# After which module only the positions that are read go on: residual streams joined outside the attention need all.
+NARROW = {"per token": "the position read after the last attention", "torch": "the position read after the blocks"}
 
 
 @pytest.mark.parametrize("kind", list(STACKS))
@@ -98,8 +99,8 @@ def test_every_block_at_several_positions_equals_level_zero(kind: str) -> None:
     for site, one, other in zip(sites, fast, slow, strict=True):
         first = int(site.split(":")[1].rpartition(".")[2]) + ("out" in site)
         assert (one.level, other.level) == (2, 0)
-        trimmed = PARTIAL[kind] and first < BLOCKS
-        assert one.route.endswith("the position read after the blocks" if trimmed else "all of them after the blocks")
+        whole = "all of them after the blocks"
+        assert one.route.endswith(NARROW.get(kind, whole) if first < BLOCKS else whole)
         assert (f"blocks {first} to 2 of 3" if first < BLOCKS else "no block") in one.route
         assert len(one.flags) == 1
         assert "all positions are computed" in one.flags[0]
@@ -170,8 +171,8 @@ def test_the_blocks_below_the_edit_are_not_computed(block: int) -> None:
     network, batch = encoder("per token")
     sweeps = [prepare_sweep(network, batch, f"acts:resid_pre.{block}@2", level=level) for level in (2, 0)]
     counts = [tokens_through(network.module, sweep) for sweep in sweeps]
-    # All tokens in the blocks that are computed; the read-out layer at one position of each point.
-    assert counts[0] == [*[0] * block, *[10 * LENGTH] * (BLOCKS - block), 10]
+    # All tokens in the blocks that are computed; after the last attention one of each point.
+    assert counts[0] == [*[0] * block, *[10 * LENGTH] * (BLOCKS - block - 1), 10, 10]
     assert counts[1] == [10 * LENGTH] * (BLOCKS + 1)
 
 

@@ -12,6 +12,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from tremorscope.foundations.errors import BadInput
+from tremorscope.instruments.activations.alias_names import ATTENTION
 from tremorscope.instruments.activations.containers import tensor_at, with_tensor
 from tremorscope.instruments.activations.places import Place
 from tremorscope.instruments.activations.probe import differ, watch
@@ -30,7 +31,8 @@ class StackReplay:
     What those blocks give in the clean prompts is recorded once. In a pass over points each of them gives that without
     computing anything, the edit is made by a hook where it belongs, and the module itself does the rest: masks,
     whatever else it hands to its blocks, the blocks from the edit on over all positions, and what comes after them.
-    That last part sees only the positions that are read, if it gives the same so (a pooling over positions does not).
+    What comes after the last attention (or after the last block) sees only the positions that are read, if it gives the
+    same so: a pooling over positions does not.
 
     Raises:
         Unavailable: If the module is no stack of blocks, or the site or the read-out does not allow it.
@@ -51,14 +53,28 @@ class StackReplay:
         for other in (readout, *(tap.place for tap in network._found_taps(full.batch))):
             if other is not None and other.module.startswith(skipped):
                 raise Unavailable(f"{other} lies in a block below the edit")
-        is_late = readout is None or not readout.module.startswith(f"{self.path}.") or _is_output(readout, self._last)
-        self.is_trimmed = is_late and self.first < count and full.read_column is not None
-        if self.is_trimmed:
-            self.is_trimmed = shared.once(("part", str(full.read_column)), self._may_be_trimmed)
+        self.trim, after = None, "all of them after the blocks"
+        for path, words in self._narrow_passes(place, readout):
+            known = shared.once(("narrow", path, str(full.read_column)), partial(self._may_be_trimmed, path))
+            if known:
+                self.trim, after = path, words
+                break
         blocks = "no block" if self.first == count else f"blocks {self.first} to {count - 1} of {count}"
-        after = "the position read" if self.is_trimmed else "all of them"
-        self.name = f"{blocks} over all positions, {after} after the blocks"
-        self.row_bytes = full.bytes_of(full.width // full.length if self.is_trimmed else full.width)
+        self.name = f"{blocks} over all positions, {after}"
+        self.row_bytes = full.bytes_of(full.width if self.trim is None else full.width // full.length)
+
+    def _narrow_passes(self, place: Place, readout: Place | None) -> list[tuple[str, str]]:
+        """Modules after which only the positions that are read might go on, the earliest first."""
+        is_late = readout is None or not readout.module.startswith(f"{self.path}.") or _is_output(readout, self._last)
+        if self.first == len(self.outputs) or self.full.read_column is None or not is_late:
+            return []
+        found = [(self._last, "the position read after the blocks")]
+        block = self.network.module.get_submodule(self._last)
+        attention = next((f"{self._last}.{name}" for name in ATTENTION if hasattr(block, name)), None)
+        is_behind = place.module.startswith(f"{self._last}.") and not place.module.startswith(f"{attention}.")
+        if attention is not None and not is_behind:
+            found.insert(0, (attention, "the position read after the last attention"))
+        return found
 
     @property
     def _last(self) -> str:
@@ -66,27 +82,27 @@ class StackReplay:
 
     def late(self, points: Tensor, rows: Int[Tensor, " n"], *, logits: bool = True, back: Back = (0,)) -> Late:
         """Late activations and outputs of points."""
-        return self._late(points, rows, back, self.is_trimmed)
+        return self._late(points, rows, back, self.trim)
 
-    def _late(self, points: Tensor | None, rows: Int[Tensor, " n"], back: Back, is_trimmed: bool) -> Late:
+    def _late(self, points: Tensor | None, rows: Int[Tensor, " n"], back: Back, trim: str | None) -> Late:
         column, reads = self.full.columns_of(rows, back)
         num_rows, module = self.full.num_rows, self.network.module
         instead: dict[str, Callable[..., Any]] = {
             f"{self.path}.{index}": partial(_given, rows_of(self.outputs[index], rows, num_rows))
             for index in range(self.first)
         }
-        if is_trimmed:
-            instead[self._last] = partial(_trimmed, module.get_submodule(self._last).forward, reads)
+        if trim is not None:
+            instead[trim] = partial(_trimmed, module.get_submodule(trim).forward, reads)
             reads = list(range(len(reads)))
         with forwards_replaced(module, instead):
             return self.full.edited(points, self.full.tiled(rows, back), column=column, read_columns=reads)
 
-    def _may_be_trimmed(self) -> bool:
-        """Whether clean prompts give the same when only the position that is read goes on after the blocks."""
+    def _may_be_trimmed(self, path: str) -> bool:
+        """Whether clean prompts give the same when only the position that is read goes on after a module."""
         rows = torch.arange(min(NUM_TRIED, self.full.num_rows))
-        whole = self._late(None, rows, (0,), False)
+        whole = self._late(None, rows, (0,), None)
         try:
-            part = self._late(None, rows, (0,), True)
+            part = self._late(None, rows, (0,), path)
         except (RuntimeError, ValueError, IndexError, TypeError, BadInput):  # it counts on all positions
             return False
         pairs = [(whole.hidden, part.hidden)]
@@ -161,7 +177,7 @@ def _given(output: Any, *_: Any, **__: Any) -> Any:
 
 def _trimmed(forward: Callable[..., Any], reads: Sequence[Column], *args: Any, **kwargs: Any) -> Any:
     output = forward(*args, **kwargs)
-    hidden = tensor_at(output, (0,), "output of the last block")
+    hidden = tensor_at(output, (0,), "what goes on")
     if hidden.ndim != 3:
         raise ValueError("no positions")
     return with_tensor(output, (0,), torch.stack([value_at(hidden, column) for column in reads], dim=1))
