@@ -11,7 +11,8 @@ from torch import Tensor
 from tests.instruments.tangents.training_runs import OPTIMISERS, run_of
 from tests.laws.operator_cases import matrix, mlp
 from tremorscope.foundations.errors import BadInput
-from tremorscope.instruments.lanczos_quadrature import lanczos_quadrature, log_determinant
+from tremorscope.instruments.lanczos_quadrature import lanczos_quadrature
+from tremorscope.instruments.log_determinant import log_determinant
 from tremorscope.instruments.operators import Dense, Hessian, Identity
 from tremorscope.instruments.spectrum import eigsh
 from tremorscope.instruments.subspace import Subspace
@@ -37,7 +38,10 @@ OPERATOR = of_values(VALUES)
 @pytest.mark.parametrize("num_steps", [25, 60])
 def test_intervals_of_the_log_determinant_cover_it(num_steps):
     wanted = float(VALUES.log().sum())
-    found = [log_determinant(OPERATOR, num_steps=num_steps, seed=seed, level=0.95) for seed in range(100)]
+    found = [
+        log_determinant(OPERATOR, method="quadrature", num_steps=num_steps, seed=seed, level=0.95)
+        for seed in range(100)
+    ]
     assert sum(estimate.low <= wanted <= estimate.high for estimate in found) >= 90
     widths = [estimate.high - estimate.low for estimate in found]
     assert sum(widths) / 100 < 0.8 * abs(wanted)  # the cover is no empty promise
@@ -132,7 +136,9 @@ def test_a_hessian_with_its_outliers_deflated():  # row E7
     centre = float(torch.trapezoid(density.values * density.grid, density.grid))
     assert centre == pytest.approx(mean.value, abs=1e-6)  # a Gaussian does not move the mean
     damping = 0.1 - float(exact[0])
-    found = log_determinant(operator, damping=damping, num_steps=40, num_probes=16, seed=0, known=known)
+    found = log_determinant(
+        operator, damping=damping, method="quadrature", num_steps=40, num_probes=16, seed=0, known=known
+    )
     assert found.low <= float((exact + damping).log().sum()) <= found.high
 
 
@@ -144,7 +150,10 @@ def test_known_outliers_are_counted_exactly_and_spare_steps():
     above = rules.count(2.0, math.inf)
     assert above.low == pytest.approx(3, abs=1e-3)
     wanted = float(VALUES.log().sum())
-    found = [log_determinant(OPERATOR, num_steps=25, seed=s, known=outliers, level=0.95) for s in range(40)]
+    found = [
+        log_determinant(OPERATOR, method="quadrature", num_steps=25, seed=s, known=outliers, level=0.95)
+        for s in range(40)
+    ]
     assert sum(estimate.low <= wanted <= estimate.high for estimate in found) >= 34
 
 
@@ -170,7 +179,7 @@ def test_no_ghosts():  # row E5
 
 def test_float32_operators():
     single = Dense(OPERATOR.matrix.float())
-    one, double = log_determinant(single, seed=0), log_determinant(OPERATOR, seed=0)
+    one, double = (log_determinant(a, method="quadrature", seed=0) for a in (single, OPERATOR))
     assert one.value == pytest.approx(double.value, rel=1e-3)
 
 
@@ -182,8 +191,20 @@ def test_log_volume_of_training():
     )
     trained = TrainingMap(net.recipe.bind(net), net.start)
     wanted = float(torch.linalg.slogdet(trained.dense()).logabsdet)
-    found = log_determinant(trained.T @ trained, num_steps=60, num_probes=16, seed=0).scaled(0.5)
+    found = log_determinant(trained.T @ trained, method="quadrature", num_steps=60, num_probes=16, seed=0).scaled(0.5)
     assert found.low <= wanted <= found.high
+    assert log_determinant(trained.T @ trained, seed=0).value / 2 == pytest.approx(wanted, rel=1e-9)
+
+
+def test_log_determinants_are_exact_where_that_is_affordable(monkeypatch):
+    exact = log_determinant(OPERATOR, damping=0.5, seed=0)
+    assert exact.method == "exact"
+    assert exact.value == pytest.approx(float((VALUES + 0.5).log().sum()), rel=1e-12)
+    single = log_determinant(Dense(OPERATOR.matrix.float()), damping=0.5, seed=0)
+    assert single.value == pytest.approx(exact.value, rel=1e-5)
+    monkeypatch.setattr("tremorscope.instruments.log_determinant.EXACT_SIZE", SIZE - 1)
+    assert log_determinant(OPERATOR, seed=0).method != "exact"
+    assert log_determinant(OPERATOR, method="exact", seed=0).method == "exact"
 
 
 @pytest.mark.parametrize(
@@ -191,7 +212,12 @@ def test_log_volume_of_training():
     [
         (lambda: lanczos_quadrature(Dense(matrix(4, 4, 0, F64)), seed=0), "not known to be symmetric"),
         (lambda: lanczos_quadrature(OPERATOR, num_probes=1, seed=0), "steps and probes"),
-        (lambda: log_determinant(of_values(VALUES - 1), seed=0), "log-determinant: got an eigenvalue"),
+        (lambda: log_determinant(of_values(VALUES - 1), seed=0), "log-determinant: got an eigenvalue of -"),
+        (
+            lambda: log_determinant(of_values(VALUES - 1), method="quadrature", seed=0),
+            "log-determinant: got an eigenvalue of at most -",
+        ),
+        (lambda: log_determinant(Dense(matrix(4, 4, 0, F64)), seed=0), "not known to be symmetric"),
         (lambda: lanczos_quadrature(OPERATOR, seed=0).count(2.0, 1.0), "interval to count in"),
         (lambda: lanczos_quadrature(OPERATOR, seed=0).density(torch.ones(3), 0.0), "width of a density"),
         (lambda: lanczos_quadrature(OPERATOR, seed=0).density(-torch.ones(3), 0.1, log=True), "positive numbers"),

@@ -453,6 +453,15 @@ def _fisher(network: Network) -> Case:
 
 
 @operator_case
+def fisher_by_passes(dtype: torch.dtype) -> Case:
+    network = mlp(dtype)
+    rows = naive_gradients(network)
+    operator = EmpiricalFisher(network, network.task.train_batch(), route="passes")
+    pieces = EmpiricalFisher(network, in_pieces(network, 5), chunk=2, route="recomputed_rows")
+    return Case(operator, rows.T @ rows / len(rows), network.module, pieces)
+
+
+@operator_case
 def fisher_mlp(dtype: torch.dtype) -> Case:
     return _fisher(mlp(dtype))
 

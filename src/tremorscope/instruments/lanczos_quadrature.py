@@ -318,42 +318,6 @@ def lanczos_quadrature(
     )
 
 
-def log_determinant(
-    operator: LinearOperator,
-    *,
-    damping: float = 0.0,
-    num_steps: int = 80,
-    num_probes: int = 8,
-    seed: int,
-    known: tuple[Subspace, Tensor] | None = None,
-    level: float = LEVEL,
-) -> Estimate:
-    """`log det(A + damping I)` of a positive definite operator.
-
-    Eigenvalues within rounding of 0 make the logarithm of what cannot be known: then add damping. For a square J,
-    `log |det J|` is half the value for `J.T @ J`.
-
-    >>> from tremorscope.instruments.operators import Identity
-    >>> print(log_determinant(2.0 * Identity(10), seed=0))
-    6.931 [6.931, 6.931]
-
-    Raises:
-        BadInput: If an eigenvalue is not positive, besides all that `lanczos_quadrature` refuses.
-    """
-    rules = lanczos_quadrature(
-        operator, num_steps=num_steps, num_probes=num_probes, seed=seed, known=known, level=level
-    )
-    lowest = float(torch.cat([rules.nodes.flatten(), rules.known]).min()) + damping
-    if lowest <= 0:
-        raise BadInput(
-            "operator for a log-determinant",
-            got=f"an eigenvalue of at most {lowest:.3g}",
-            wanted="positive ones",
-            remedy="Add damping=...",
-        )
-    return rules.mean(lambda x: (x + damping).log()).scaled(operator.shape[0])
-
-
 @final
 class _Probes:
     """The recurrences of all probes, one block product a step. Bases are `[probe, step, entry]`."""

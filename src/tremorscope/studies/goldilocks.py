@@ -26,8 +26,10 @@ from tremorscope.instruments.perceptrons import convolutional, perceptron
 from tremorscope.instruments.task import Task, digits
 from tremorscope.instruments.trainer import Trainer
 from tremorscope.methods.weights.goldilocks import (
+    ForetoldCurve,
     GoldilocksMeasurement,
     HyperplaneTraining,
+    foretell_goldilocks,
     measure_goldilocks,
     train_on_hyperplanes,
 )
@@ -50,6 +52,7 @@ from tremorscope.studies.study import Config, study
 
 BASIC = (RELU, TANH, TANH_HOT)
 MORE = (RELU_HOT, PERMUTED, PERMUTED_AGAIN, GAUSSIAN, SPHERE, CNN)
+MORE_PARTS = ("hyperplanes", "architectures", "selection", "foretold")
 
 
 class GoldilocksConfig(Config):
@@ -70,7 +73,9 @@ class GoldilocksConfig(Config):
         [0.01, 0.1, 1.0, 3.0, 10.0, 30.0, 1e3, 3e4], min_length=3, description="Factors on the logits."
     )
     whole: bool = Field(
-        False, description="Also: spheres, convolutions, other data, hyperplane training, widths and depths, selection."
+        False,
+        description="Also: spheres, convolutions, other data, hyperplane training, widths and depths, selection, the "
+        "whole Hessian.",
     )
     channels: list[int] = Field([6, 12], min_length=1, description="Of the convolutional network.")
     cnn_examples: int = Field(128, ge=8, description="Training examples of the convolutional network.")
@@ -82,6 +87,7 @@ class GoldilocksConfig(Config):
     dimensions: list[int] = Field([10, 40, 160], min_length=1, description="Of the hyperplanes trained in.")
     num_steps: int = Field(100, ge=1, description="Steps of hyperplane training; selection has half as many again.")
     num_repeats: int = Field(5, ge=1, description="Selections among initialisations in each member.")
+    num_probes: int = Field(32, ge=3, description="Random vectors for trace and norm of the whole Hessian.")
     num_candidates: int = Field(20, ge=6, description="Initialisations to choose among.")
 
     def plan(self) -> dict[str, int]:
@@ -127,7 +133,8 @@ class GoldilocksConfig(Config):
     },
     cost={
         "quick": "about 90 CPU-seconds: 5 members, 3 curves",
-        "desk": "about 18 CPU-minutes: 8 members, each 9 curves, hyperplane training, 32 architectures, 6 selections",
+        "desk": "about 20 CPU-minutes: 8 members, each 9 curves, hyperplane training, 32 architectures, 6 selections, "
+        "trace and norm of 20 whole Hessians",
         "paper": "hours, a GPU advised; needs --set data=FILE.npz",
     },
     rows=ROWS,
@@ -142,7 +149,7 @@ def run(config: GoldilocksConfig, seed: int, run: Run) -> Result:
             wanted="MNIST or CIFAR-10 as an .npz with inputs and targets",
             remedy="Pass --set data=FILE.npz, or use --preset desk.",
         )
-    parts = [*config.curves(), *(("hyperplanes", "architectures", "selection") if config.whole else ())]
+    parts = [*config.curves(), *(MORE_PARTS if config.whole else ())]
     items = {
         f"{part}-{member}": {"config": config.model_dump(), "seed": seed, "member": member, "part": part}
         for member in range(config.num_seeds)
@@ -160,6 +167,7 @@ def run(config: GoldilocksConfig, seed: int, run: Run) -> Result:
         ],
         architectures=[plain["cells"] for plain in found.get("architectures", [])],
         selections=[check for plain in found.get("selection", []) for check in plain["checks"]],
+        foretold=[ForetoldCurve.of(plain) for plain in found.get("foretold", [])],
     )
     return Result(
         study="goldilocks",
@@ -188,6 +196,8 @@ def _part(item: Mapping[str, Any], run: Run | None) -> dict[str, Any]:
         return {"cells": _architectures(config, task, seed)}
     if part == "selection":
         return {"checks": _selections(config, task, seed)}
+    if part == "foretold":
+        return _foretold(config, task, seed).to_plain()
     return _curve(config, task, seed, part).to_plain()
 
 
@@ -214,6 +224,20 @@ def _curve(config: GoldilocksConfig, task: Task, seed: int, part: str) -> Goldil
         initialiser="xavier",
         split=part in (RELU, TANH) and (config.whole or part == RELU),
         name=part,
+    )
+
+
+def _foretold(config: GoldilocksConfig, task: Task, seed: int) -> ForetoldCurve:
+    """At every other scale of the ReLU network's curve, whose weights these are."""
+    task = centred(task, num_examples=config.num_examples)
+    return foretell_goldilocks(
+        perceptron(task, hidden=config.hidden, activation="relu"),
+        scales=config.scales[1::2],
+        dimension=config.dimension,
+        num_draws=config.num_draws,
+        num_probes=config.num_probes,
+        seed=seed,
+        initialiser="xavier",
     )
 
 

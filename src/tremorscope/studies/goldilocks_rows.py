@@ -39,10 +39,28 @@ from tremorscope.methods.weights.goldilocks.readings import (
 PAPER = "Fort and Scherlis 2018, arXiv:1807.02581"
 SPLIT = "Vysogorets, Dawid and Kempe 2024, arXiv:2402.03579"
 _QUICK_ROWS = ("G3a", "G3b", "G3c", "G3d", "G3e", "G4a", "G4b", "G5a", "G5b", "G7a", "G7b")
-_MORE_ROWS = ("G9", "G10a", "G10b", "G11a", "G11b", "G11c", "G11d", "G11e", "G11f", "G12", "G13", "G14", "G15", "G16")
+_MORE_ROWS = (
+    "G9",
+    "G10a",
+    "G10b",
+    "G11a",
+    "G11b",
+    "G11c",
+    "G11d",
+    "G11e",
+    "G11f",
+    "G12",
+    "G13",
+    "G14",
+    "G15",
+    "G16",
+    "G17a",
+    "G17b",
+)
 ROWS = (*_QUICK_ROWS, *_MORE_ROWS, "V1", "V2", "V3", "V4")
 _FAMILY_LEVEL = 1 - (1 - LEVEL) / 6  # G11 is a family of six
 _SEEDS = "calibration seeds 0 and 1"
+_ROOM = "half the standard deviation of kappa for curvatures with random signs, what four draws leave of it"
 _SPEC = f"set before measuring, from one trial of two draws; kept after {_SEEDS}"
 
 
@@ -227,6 +245,7 @@ def zone_claims(comparison: ZoneComparison, scope: str, preset: str) -> list[Cla
     ]
     found += [claim(*parts) for parts in _from_data(comparison)]
     found += [claim(*parts) for parts in _from_training(comparison)]
+    found += [claim(*parts) for parts in _from_the_whole(comparison)]
     return sorted(found, key=lambda one: ROWS.index(one.row))
 
 
@@ -351,3 +370,38 @@ def _from_training(comparison: ZoneComparison) -> list[_Parts]:
                 )
             )
     return found
+
+
+def _from_the_whole(comparison: ZoneComparison) -> list[_Parts]:
+    both = comparison.whole_hessian
+    if both is None:
+        return []
+    return [
+        (
+            "G17a",
+            "Kappa of random subspaces is what trace and norm of the whole Hessian foretell: their difference where "
+            "kappa peaks (ReLU).",
+            Expected(low=-0.5, high=0.5, origin=f"{_ROOM}; {_SEEDS}, one member each: 0.02 and -0.04"),
+            comparison.over(both.difference_at_peak()),
+            [
+                NullEvidence(
+                    name="another scale",
+                    description="the same kappa less what the Hessian at the largest scale foretells",
+                    measured=comparison.over(both.difference_at_peak(elsewhere=True)),
+                )
+            ],
+        ),
+        (
+            "G17b",
+            "The same at all scales: root mean square of the difference (ReLU).",
+            Expected(high=0.5, origin=f"{_ROOM}; {_SEEDS}, one member each: 0.16 and 0.06"),
+            comparison.over(both.distance()),
+            [
+                NullEvidence(
+                    name="another scale",
+                    description="the same against what the Hessian at the next scale foretells",
+                    measured=comparison.over(both.distance(elsewhere=True)),
+                )
+            ],
+        ),
+    ]

@@ -49,6 +49,63 @@ def test_chunked_data_equals_one_batch() -> None:  # row E2
         assert relative(EmpiricalFisher(network, in_pieces(network, 5), **options) @ vectors, whole) < 1e-12
 
 
+BEYOND = {"memory": 1}  # bytes: no gradient fits
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(F64, 1e-10), (torch.float32, 1e-4)])
+def test_fisher_beyond_memory_equals_dense_autograd(name: str, dtype: torch.dtype, tolerance: float) -> None:  # row E1
+    network = NETWORKS[name](dtype)
+    rows = naive_gradients(NETWORKS[name](F64))
+    operator = EmpiricalFisher(network, network.task.train_batch(), **BEYOND)
+    assert operator.route == ("recomputed_rows" if name == "recurrent" else "passes")
+    assert "examples take" in operator.flags[-1]
+    for columns in (1, 200):  # by passes, and in one wide block
+        vectors = matrix(network.layout.size, columns, 5, dtype)
+        assert relative(operator @ vectors, rows.T @ (rows @ vectors.double()) / len(rows)) < tolerance
+    assert relative(operator.gradients.dense(), rows) < tolerance
+
+
+def test_passes_make_no_gradient_of_any_example(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = mlp(F64)
+    vectors = matrix(network.layout.size, 3, 5, F64)
+    wanted = EmpiricalFisher(network, in_pieces(network, 5)) @ vectors
+    kept = EmpiricalFisher(network, in_pieces(network, 5), route="passes")
+    rebuilt = EmpiricalFisher(network, in_pieces(network, 5), route="passes", **BEYOND)
+    apply, calls = Network.apply, []
+    monkeypatch.setattr(Network, "apply", lambda *a, **k: calls.append(1) or apply(*a, **k))
+    monkeypatch.setattr(PerExampleGradients, "blocks", lambda _: pytest.fail("gradients of examples were made"))
+    assert relative(kept @ vectors, wanted) < 1e-12
+    assert calls == [], "linearised batches are replayed"
+    assert relative(rebuilt @ vectors, wanted) < 1e-12
+    assert len(calls) <= 2 * 2, "one batch of three is kept, the others are passed through twice, not once an example"
+
+
+def test_wide_blocks_are_cheaper_by_gradients_and_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pass takes every column through the network, gradients of examples serve all columns."""
+    network = transformer(F64)
+    operator = EmpiricalFisher(network, network.task.train_batch(), **BEYOND)
+    wide = int(operator.flags[-1].split("back, ")[1].split(" columns")[0])
+    blocks, calls = PerExampleGradients.blocks, []
+    monkeypatch.setattr(PerExampleGradients, "blocks", lambda self: calls.append(1) or blocks(self))
+    vectors = matrix(network.layout.size, wide, 5, F64)
+    narrow = operator @ vectors[:, : wide - 1]
+    assert calls == []
+    assert relative((operator @ vectors)[:, : wide - 1], narrow) < 1e-12
+    assert calls == [1]
+
+
+def test_routes_that_cannot_be_had_are_refused() -> None:
+    network, unmapped = mlp(F64), recurrent(F64)
+    batch = network.task.train_batch()
+    with pytest.raises(BadInput, match=r"gradients of 13 examples take .* MiB, .* are allowed; wanted all of them"):
+        EmpiricalFisher(network, batch, route="rows", **BEYOND)
+    with pytest.raises(BadInput, match=r"passes .* got vmap does not work here; .*Use route='recomputed_rows'"):
+        EmpiricalFisher(unmapped, unmapped.task.train_batch(), route="passes")
+    assert EmpiricalFisher(network, batch).route == "rows"
+    assert EmpiricalFisher(network, batch, route="recomputed_rows").kept_bytes == 0
+
+
 def test_the_gram_matrix_follows_the_order_of_the_data() -> None:
     network = mlp(F64)
     rows = naive_gradients(network)
@@ -74,9 +131,12 @@ def test_a_loss_that_is_no_mean_is_flagged() -> None:
             loss=lambda output, target: nn.functional.cross_entropy(output, target, reduction="sum"),
         )
     )
-    flags = PerExampleGradients(summed, summed.task.train_batch()).flags
-    assert "the loss is no mean over examples, or examples influence each other" in flags[0]
+    told = "the loss is no mean over examples, or examples influence each other"
+    batch = summed.task.train_batch()
+    assert told in PerExampleGradients(summed, batch).flags[0]
+    assert told in EmpiricalFisher(summed, batch, route="passes").flags[0]
     assert PerExampleGradients(network, network.task.train_batch()).flags == ()
+    assert EmpiricalFisher(network, network.task.train_batch(), route="passes").flags == ()
 
 
 class Attentive(nn.Module):

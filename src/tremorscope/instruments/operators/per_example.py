@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, final
 
@@ -23,6 +23,10 @@ from tremorscope.instruments.operators.second_order import exact_derivatives, gr
 from tremorscope.instruments.task import Batch
 
 _WHAT = "per-example gradients"
+NO_MEAN = (
+    "the mean of the rows differs from the gradient of the loss by {gap:.2g} of {whole:.2g}: the loss is no mean over "
+    "examples, or examples influence each other"
+)
 
 
 @final
@@ -118,6 +122,11 @@ class PerExampleGradients(LinearOperator):
         """The rows that are kept."""
         return self._kept_bytes
 
+    @property
+    def together(self) -> bool:
+        """Whether several examples are differentiated at once."""
+        return self._together
+
     def blocks(self) -> Iterator[Float[Tensor, "rows params"]]:
         """The rows in their order, some at a time."""
         for loss, rows in zip(self._batches, self._rows, strict=True):
@@ -155,25 +164,10 @@ class PerExampleGradients(LinearOperator):
             yield rows
 
     def _at_once(self, part: Batch) -> Tensor:
-        size, target_of_all = _length(part), part.target
-        if target_of_all is None or target_of_all.ndim == 0:  # one example, without an axis for it
+        if part.target is None or part.target.ndim == 0:  # one example, without an axis for it
             return self._one_by_one(part)
-
-        def one(theta: Tensor, args: Any, kwargs: Any, target: Tensor) -> Tensor:
-            def as_batch(value: Any, whole: Any) -> Any:
-                return value.unsqueeze(0) if _axis(whole, size) == 0 else value
-
-            named = {name: as_batch(value, part.kwargs[name]) for name, value in kwargs.items()}
-            listed = tuple(as_batch(value, whole) for value, whole in zip(args, part.args, strict=True))
-            return self._loss_of(Batch(listed, named, target.unsqueeze(0)), theta)
-
-        axes = (
-            None,
-            tuple(_axis(value, size) for value in part.args),
-            {name: _axis(value, size) for name, value in part.kwargs.items()},
-            0,
-        )
-        rows: Tensor = vmap(grad(one), in_dims=axes)(self._theta, part.args, part.kwargs, target_of_all)
+        one, axes = single_loss(self._loss_of, part)
+        rows: Tensor = vmap(grad(one), in_dims=(None, *axes))(self._theta, part.args, part.kwargs, part.target)
         return rows.detach()
 
     def _one_by_one(self, part: Batch) -> Tensor:
@@ -208,10 +202,7 @@ class PerExampleGradients(LinearOperator):
         scale = float(self._rows[0].norm(dim=1).mean())  # of what may cancel in the mean
         gap = float((mean - whole).norm())
         if gap > torch.finfo(self.dtype).eps ** 0.5 * scale:
-            self.flags += (
-                f"the mean of the rows differs from the gradient of the loss by {gap:.2g} of {float(whole.norm()):.2g}"
-                ": the loss is no mean over examples, or examples influence each other",
-            )
+            self.flags += (NO_MEAN.format(gap=gap, whole=float(whole.norm())),)
 
 
 def gradient_gram(
@@ -233,6 +224,27 @@ def gradient_gram(
     """
     gradients = PerExampleGradients(network, batches, parameters=parameters, chunk=chunk, memory=memory)
     return Product(gradients, gradients.T)
+
+
+def single_loss(
+    loss: Callable[[Batch, Tensor], Tensor], part: Batch
+) -> tuple[Callable[[Tensor, Any, Any, Tensor], Tensor], tuple[Any, Any, int]]:
+    """The loss of one example, as a batch of one, for `vmap` over the examples of a batch; and the axes to map over.
+
+    The function takes weights, and one row of every argument that has one for each example.
+    """
+    size = _length(part)
+
+    def one(theta: Tensor, args: Any, kwargs: Any, target: Tensor) -> Tensor:
+        def as_batch(value: Any, whole: Any) -> Any:
+            return value.unsqueeze(0) if _axis(whole, size) == 0 else value
+
+        named = {name: as_batch(value, part.kwargs[name]) for name, value in kwargs.items()}
+        listed = tuple(as_batch(value, whole) for value, whole in zip(args, part.args, strict=True))
+        return loss(Batch(listed, named, target.unsqueeze(0)), theta)
+
+    listed_axes = tuple(_axis(value, size) for value in part.args)
+    return one, (listed_axes, {name: _axis(value, size) for name, value in part.kwargs.items()}, 0)
 
 
 def _axis(value: Any, size: int) -> int | None:

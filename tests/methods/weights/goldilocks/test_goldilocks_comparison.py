@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from tests.methods.weights.goldilocks.networks import DOUBLE
 from tremorscope.methods.weights.goldilocks.comparison import RELU, SPHERE, TANH, TANH_HOT, ZoneComparison
+from tremorscope.methods.weights.goldilocks.foretold import ForetoldComparison, ForetoldCurve
 from tremorscope.methods.weights.goldilocks.hyperplane_training import HyperplaneTraining
 from tremorscope.methods.weights.goldilocks.measurement import QUANTITIES, GoldilocksMeasurement
 from tremorscope.methods.weights.goldilocks.readings import (
@@ -74,7 +76,16 @@ def comparison() -> ZoneComparison:
         for kind in ("one", "mixed")
         for gain in (0.5, 1.0)
     ]
+    told = ForetoldCurve(
+        scales=(1.0, 3.0, 7.0),  # 7 was not measured
+        dimension=16,
+        num_parameters=100,
+        kappa=torch.tensor([[4.0, 2.0, 9.0]], dtype=torch.float64),
+        trace=torch.ones(1, 3, dtype=torch.float64),
+        half_width=torch.full((1, 3), 0.25, dtype=torch.float64),
+    )
     return ZoneComparison(
+        foretold=[told, told],
         curves={
             RELU: [made(RELU), made(RELU, lift=0.2)],
             TANH: [made(TANH), made(TANH)],
@@ -138,6 +149,24 @@ def test_training_parts(comparison):
     assert comparison.gain("loss", "one").value == 0.75
     assert comparison.gain("random", "one").value == pytest.approx(0.1)
     assert comparison.gain("kappa", "one", level=0.5).level == 0.5
+
+
+def test_the_whole_hessian_beside_subspaces(comparison):
+    both = comparison.whole_hessian
+    assert both.scales == (1.0, 3.0)
+    assert both.difference_at_peak() == pytest.approx([0, 0.2])
+    assert both.difference_at_peak(elsewhere=True) == pytest.approx([2, 2.2]), "less what scale 3 foretells"
+    assert both.distance()[0] == pytest.approx(math.sqrt((0 + 1) / 2))
+    assert both.distance(elsewhere=True)[0] == pytest.approx(math.sqrt((2**2 + 1) / 2))
+    (table,) = both.tables()
+    assert table.columns["difference"][1].value == pytest.approx(1.1)
+    assert table.columns["left open by the probes of one draw"] == [0.25, 0.25]
+    assert comparison.over([math.nan, 1.0]).value == 1
+    assert "foretold" in {table.name for table in comparison.tables()}
+    assert "kappa_foretold" in {figure.name for figure in comparison.figures()}
+    nothing = replace(both.foretold[0], kappa=torch.full((1, 3), math.nan))
+    dead = ForetoldComparison(measured=both.measured[:1], foretold=[nothing])
+    assert dead.tables()[0].columns["difference"] == [None, None]
 
 
 def test_what_is_shown(comparison):

@@ -19,8 +19,10 @@ from tremorscope.instruments.network import Network
 from tremorscope.instruments.perceptrons import perceptron
 from tremorscope.instruments.task import Task
 from tremorscope.methods.weights.goldilocks import (
+    ForetoldCurve,
     GoldilocksMeasurement,
     find_zone,
+    foretell_goldilocks,
     measure_goldilocks,
     over_members,
     positivity,
@@ -64,6 +66,25 @@ def test_every_point_is_that_of_the_dense_hessian(task, measured):
         sum(float(draw_weights(network, "xavier", seed=derive(5, "draw", i)).square().sum()) for i in range(3)) ** 0.5
         / 3**0.5
     )
+
+
+def test_the_whole_hessian_of_the_same_draws_foretells_the_curve(task, measured):
+    network, batch = perceptron(task, hidden=(4,)), task.train_batch()
+    foretold = foretell_goldilocks(network, scales=SCALES, dimension=6, num_draws=3, seed=5, initialiser="xavier")
+    size = foretold.num_parameters
+    for draw in range(3):
+        theta = draw_weights(network, "xavier", seed=derive(5, "draw", draw))
+        for place, scale in enumerate(SCALES):
+            whole = hessian(lambda at: network.loss(at, batch))(scale * theta)
+            assert float(foretold.trace[draw, place]) == pytest.approx(6 * float(whole.trace()) / size)
+            many = [positivity((q := random_basis(theta, 6, stream(draw, place, i))).T @ whole @ q) for i in range(200)]
+            kappas = torch.tensor([seen.kappa for seen in many])
+            # a mean of quotients is not the quotient of means: a few hundredths of the limit sqrt(6)
+            assert float(foretold.kappa[draw, place]) == pytest.approx(float(kappas.mean()), abs=0.2)
+    assert foretold.half_width.abs().max() == 0, "small enough to be exact"
+    again = ForetoldCurve.of(json.loads(json.dumps(foretold.to_plain())))
+    assert torch.equal(again.kappa, foretold.kappa)
+    assert again.scales == foretold.scales
 
 
 def test_temperature_and_weights_agree_where_the_network_is_homogeneous(task):

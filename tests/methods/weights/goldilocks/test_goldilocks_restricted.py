@@ -9,6 +9,8 @@ from torch.func import hessian, jvp
 
 from tests.methods.weights.goldilocks.networks import DOUBLE, blobs, drawn, quadratic
 from tremorscope.foundations.errors import BadInput
+from tremorscope.foundations.estimate import Estimate
+from tremorscope.instruments import trace as trace_module
 from tremorscope.instruments.network import Network
 from tremorscope.instruments.operators import Dense, Hessian
 from tremorscope.instruments.task import Task
@@ -19,7 +21,7 @@ from tremorscope.methods.weights.goldilocks import (
     scaled_weights,
     tempered,
 )
-from tremorscope.methods.weights.goldilocks.full_space import measure_full_space
+from tremorscope.methods.weights.goldilocks.full_space import FullSpace, measure_full_space
 from tremorscope.methods.weights.goldilocks.restricted import route_for_one_block
 from tremorscope.methods.weights.goldilocks.statistics import random_signs, random_symmetric
 
@@ -155,14 +157,15 @@ def test_the_whole_space_foretells_random_restrictions(generator, network):
     assert told.restricted_trace.value == pytest.approx(
         float(traces.mean()), abs=4 * float(traces.std()) / len(found) ** 0.5
     )
-    assert told.restricted_norm**2 == pytest.approx(
+    assert told.restricted_norm.value**2 == pytest.approx(
         float(squares.mean()), abs=4 * float(squares.std()) / len(found) ** 0.5
     )
-    assert told.kappa == pytest.approx(told.restricted_trace.value / told.restricted_norm)
+    assert told.kappa.method == "exact"
+    assert told.kappa.value == pytest.approx(told.restricted_trace.value / told.restricted_norm.value)
     # all of it: nothing left to chance
     everything = measure_full_space(operator, operator.shape[0])
-    assert everything.kappa == pytest.approx(positivity(whole).kappa, rel=1e-9)
-    assert math.isnan(measure_full_space(Dense(torch.zeros(3, 3)), 2).kappa)
+    assert everything.kappa.value == pytest.approx(positivity(whole).kappa, rel=1e-9)
+    assert measure_full_space(Dense(torch.zeros(3, 3)), 2).kappa is None
     with pytest.raises(BadInput, match="dimension of a random subspace: got 4; wanted 1 to 3"):
         measure_full_space(Dense(torch.eye(3)), 4)
 
@@ -170,7 +173,31 @@ def test_the_whole_space_foretells_random_restrictions(generator, network):
 def test_a_negative_trace_is_a_trace_too():
     told = measure_full_space(Dense(-torch.eye(4, dtype=DOUBLE)), 2)
     assert told.restricted_trace.value == pytest.approx(-2)
-    assert told.kappa == pytest.approx(-(2**0.5))
+    assert told.kappa.value == pytest.approx(-(2**0.5))
+
+
+def test_intervals_of_foretold_kappas_cover_the_exact_one(monkeypatch):
+    monkeypatch.setattr(trace_module, "EXACT_SIZE", 0)
+    values = torch.cat([torch.linspace(0.5, 2, 40, dtype=DOUBLE), -0.3 * torch.ones(80, dtype=DOUBLE)])
+    exact = FullSpace(
+        trace=Estimate.exact(float(values.sum())),
+        frobenius=Estimate.exact(float(values.norm())),
+        size=120,
+        dimension=10,
+    ).kappa.value
+    turned = torch.linalg.qr(torch.randn(120, 120, generator=torch.Generator().manual_seed(0), dtype=DOUBLE)).Q
+    operator = Dense(turned @ torch.diag(values) @ turned.T)
+    told = [measure_full_space(operator, 10, num_probes=24, seed=seed).kappa for seed in range(40)]
+    assert sum(kappa.low <= exact <= kappa.high for kappa in told) >= 38
+    assert all(kappa.low < kappa.value < kappa.high for kappa in told)
+    assert told[0].level == pytest.approx(0.98)
+    straddling = FullSpace(
+        trace=Estimate(value=0.1, low=-1, high=2, level=0.99, n=9, method="t"),
+        frobenius=Estimate(value=1, low=0, high=2, level=0.99, n=9, method="t"),
+        size=100,
+        dimension=4,
+    )
+    assert (straddling.kappa.low, straddling.kappa.high) == (-2, 2), "never beyond sqrt(d)"
 
 
 @pytest.mark.parametrize("scale", [0.01, 1.0, 50.0])

@@ -2,11 +2,13 @@ import itertools
 
 import numpy
 import pytest
+from scipy.interpolate import AAA
 
 from tremorscope.foundations.errors import BadInput
 from tremorscope.instruments.functions import cusp, exponential_of_sum, target_function
 from tremorscope.instruments.point_table import PointTable
 from tremorscope.methods.weights.precision.approximators import Approximator
+from tremorscope.methods.weights.precision.barycentric import Barycentric
 from tremorscope.methods.weights.precision.designs import draw_points, draw_test_points
 from tremorscope.methods.weights.precision.network_approximator import PerceptronApproximator, bfgs_trainer
 from tremorscope.methods.weights.precision.polynomials import Chebyshev
@@ -120,6 +122,34 @@ def test_twenty_coefficients_reach_rounding_on_exp_and_not_on_a_cusp(family):
         errors.append(numpy.abs(fitted.predict(x) - function(x)).max())
     assert errors[0] < 1e-13
     assert errors[1] > 1e-3
+
+
+def test_refined_weights_reach_rounding_on_every_draw_of_points():  # row P7a
+    """SciPy's own weights miss by the rounding of difference quotients, the more so the closer two points lie."""
+    exp, x = target_function("exp"), numpy.linspace(-0.99, 0.99, 500)
+    ours, plain = [], []
+    for seed in range(30):
+        table = PointTable.of(at := draw_points(exp, "arcsine", 100, seed=seed), exp(at))
+        fitted = Rational().fit(table, 20)
+        assert fitted.num_parameters == 13  # seven terms are enough, AAA takes an eighth on some of these draws
+        ours.append(numpy.abs(fitted.predict(x[:, None]) - numpy.exp(x)).max())
+        plain.append(numpy.abs(AAA(at[:, 0], table.y, rtol=2e-14)(x) - numpy.exp(x)).max())
+    assert max(ours) < 4e-15
+    assert max(plain) > 2e-14
+
+
+def test_poles_are_those_of_scipy_and_refining_brings_none():
+    x = numpy.linspace(-1, 1, 101)
+    y = 1 / (x - 0.005) + 1 / (x + 0.305) + numpy.abs(x)
+    with pytest.warns(RuntimeWarning, match="failed to converge within 9"):
+        found = AAA(x, y, max_terms=9)
+    plain = Barycentric(found.support_points, found.support_values, found.weights)
+    real = found.poles()[numpy.abs(found.poles().imag) < 1e-9].real
+    assert plain.num_poles_between(x) == int((numpy.abs(real) < 1).sum()) >= 2
+    numpy.testing.assert_allclose(plain.shares(x[:, None] + 1e-3) @ plain.values, found(x + 1e-3), rtol=1e-9)
+    refined = plain.refined(x, y)
+    assert refined.num_poles_between(x) <= plain.num_poles_between(x)
+    assert refined.largest_miss(x, y) <= plain.largest_miss(x, y)
 
 
 def test_poles_between_the_points_are_flagged():

@@ -1,10 +1,12 @@
 import json
+import math
 from dataclasses import replace
 
 import numpy
 import pytest
 
 from tremorscope.foundations.errors import BadInput
+from tremorscope.instruments.feynman import FEYNMAN
 from tremorscope.instruments.functions import cusp, exponential_of_sum, target_function
 from tremorscope.instruments.point_table import PointTable, PrecisionWarning
 from tremorscope.methods.weights.precision.approximation import (
@@ -27,7 +29,11 @@ from tremorscope.methods.weights.precision.designs import draw_points
 from tremorscope.methods.weights.precision.error_split import split_error
 from tremorscope.methods.weights.precision.network_approximator import PerceptronApproximator, bfgs_trainer
 from tremorscope.methods.weights.precision.polynomials import Chebyshev
-from tremorscope.methods.weights.precision.scaling import ScalingMeasurement, compare_approximators
+from tremorscope.methods.weights.precision.scaling import (
+    ScalingMeasurement,
+    compare_approximators,
+    default_approximators,
+)
 from tremorscope.methods.weights.precision.simplex import Simplex
 from tremorscope.methods.weights.precision.splines import Spline
 
@@ -198,3 +204,20 @@ def test_all_slopes_follow_theory():
         power = method.exponent(dimension, dimension)
         assert member.slopes[case][SMOOTH] == pytest.approx(power, rel=0.12)
         assert member.slopes[case][CUSP] == pytest.approx(-1 / dimension, rel=0.3)
+
+
+ONE_OF_EACH_DIMENSION = {len(equation.ranges): name for name, equation in FEYNMAN.items()}
+
+
+@pytest.mark.parametrize("name", ONE_OF_EACH_DIMENSION.values())
+def test_one_call_compares_all_approximators_on_an_equation_of_physics(name):
+    quick = {"trainer": bfgs_trainer(20), "least_points": 200}
+    methods = [replace(m, **quick) if isinstance(m, PerceptronApproximator) else m for m in default_approximators()]
+    assert len(methods) == 8
+    measured = compare_approximators(target_function(name), budgets=[120], methods=methods, num_test=200)
+    done = {row.method for row in measured.rows}
+    said = " ".join(measured.flags)
+    for method in methods:
+        assert method.name in done or f"{method.name} was left out at 120 parameters: " in said
+    assert {"relu network", "tanh network"} <= done, "networks take any number of variables"
+    assert all(math.isfinite(row.rmse) and row.num_parameters <= 120 for row in measured.rows)

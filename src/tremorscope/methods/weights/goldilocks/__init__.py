@@ -11,6 +11,10 @@ landscapes", arXiv:1807.02581; Vysogorets, Dawid and Kempe 2024, "Deconstructing
 initialization", arXiv:2402.03579.
 """
 
+from tremorscope.methods.weights.goldilocks.foretold import ForetoldCurve as ForetoldCurve
+from tremorscope.methods.weights.goldilocks.foretold import foretell_goldilocks as foretell_goldilocks
+from tremorscope.methods.weights.goldilocks.full_space import FullSpace as FullSpace
+from tremorscope.methods.weights.goldilocks.full_space import measure_full_space as measure_full_space
 from tremorscope.methods.weights.goldilocks.hyperplane_training import HyperplaneTraining as HyperplaneTraining
 from tremorscope.methods.weights.goldilocks.hyperplane_training import rank_correlation as rank_correlation
 from tremorscope.methods.weights.goldilocks.hyperplane_training import train_on_hyperplanes as train_on_hyperplanes

@@ -14,6 +14,7 @@ from tremorscope.foundations.estimate import LEVEL, Estimate
 from tremorscope.foundations.figures import NULL_COLOUR, PALETTE, Axis, Figure, line, points
 from tremorscope.foundations.results import Table
 from tremorscope.methods.weights.goldilocks.figures import zone_figures
+from tremorscope.methods.weights.goldilocks.foretold import ForetoldComparison, ForetoldCurve
 from tremorscope.methods.weights.goldilocks.hyperplane_training import HyperplaneTraining, rank_correlation
 from tremorscope.methods.weights.goldilocks.measurement import GoldilocksMeasurement, over_members
 from tremorscope.methods.weights.goldilocks.readings import Reading, flat_peak, peak
@@ -41,13 +42,20 @@ class ZoneComparison:
     """Curves by name, one measurement a member, in the order of the members; the other parts may be empty.
 
     `hyperplanes` pairs runs as they are with runs at equal initial loss; `architectures` are a member's cells;
-    `selections` are repetitions of a choice among initialisations.
+    `selections` are repetitions of a choice among initialisations; `foretold` are the ReLU network's kappas as its
+    whole Hessian foretells them.
     """
 
     curves: Mapping[str, Sequence[GoldilocksMeasurement]]
     hyperplanes: Sequence[tuple[HyperplaneTraining, HyperplaneTraining]] = ()
     architectures: Sequence[Sequence[Mapping[str, Any]]] = ()
     selections: Sequence[Mapping[str, Any]] = field(default=())
+    foretold: Sequence[ForetoldCurve] = ()
+
+    @property
+    def whole_hessian(self) -> ForetoldComparison | None:
+        """Random subspaces of the ReLU network beside what its whole Hessian foretells; None where that was not run."""
+        return ForetoldComparison(measured=self.curves[RELU], foretold=self.foretold) if self.foretold else None
 
     def mean(self, name: str, read: Reading, *, level: float = LEVEL) -> Estimate:
         """A reading of each member's curve, averaged over the members in which it is defined."""
@@ -57,6 +65,10 @@ class ZoneComparison:
         """A reading of one curve minus that of another, member by member: equal weights, equal subspaces."""
         pairs = zip(self.curves[name], self.curves[other], strict=True)
         return _mean([read(one) - read(two) for one, two in pairs])
+
+    def over(self, values: Sequence[float]) -> Estimate:
+        """One value of each member, averaged over those in which it is defined."""
+        return _mean(values)
 
     def hyperplane_correlation(self, kind: str) -> Estimate:
         """Rank correlation of accuracy along the radii, averaged over dimensions, over the members.
@@ -158,6 +170,8 @@ class ZoneComparison:
             tables.append(self._architecture_table())
         if self.selections:
             tables.append(self._selection_table())
+        if self.whole_hessian is not None:
+            tables += self.whole_hessian.tables()
         return tables
 
     def figures(self) -> list[Figure]:
@@ -172,6 +186,8 @@ class ZoneComparison:
             figures.append(self._hyperplane_figure())
         if self.selections:
             figures.append(self._selection_figure())
+        if self.whole_hessian is not None:
+            figures += self.whole_hessian.figures()
         return figures
 
     def _architecture_table(self) -> Table:

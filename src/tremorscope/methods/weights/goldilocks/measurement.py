@@ -44,6 +44,8 @@ from tremorscope.methods.weights.goldilocks.zone import Zone, find_zone
 
 WEIGHT_SCALES = (0.01, 0.03, 0.1, 0.2, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 20.0, 100.0)
 TEMPERATURE_SCALES = (1e-3, 0.01, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1e3, 1e4, 1e5)
+InitialWeights = Scheme | Initialiser | Literal["own"] | None
+"""How draws start: see `measure_goldilocks`."""
 QUANTITIES = (
     "kappa",
     "positive_share",
@@ -187,7 +189,7 @@ def measure_goldilocks(
     dimension: int = 40,
     num_draws: int = 4,
     seed: int = 0,
-    initialiser: Scheme | Initialiser | Literal["own"] | None = None,
+    initialiser: InitialWeights = None,
     parameters: Selection = "*",
     split: bool = True,
     dtype: torch.dtype = torch.float64,
@@ -237,7 +239,7 @@ def measure_goldilocks(
     network = in_double_precision(network, dtype)
     batch = network.required_task().train_batch() if batch is None else batch_in_precision(batch, dtype)
     check_inputs(network, batch)
-    starts, flags = _starts(network, initialiser, num_draws, seed)
+    drawn, flags = starts(network, initialiser, num_draws, seed)
     if dtype != torch.float64:
         flags.append(f"{str(dtype).removeprefix('torch.')}: curvature at small scales is lost to rounding")
     if any(isinstance(part, _KINKED) for part in network.module.modules()):
@@ -245,7 +247,7 @@ def measure_goldilocks(
     chosen = network.layout.indices(network.select(parameters))
     rows: list[list[dict[str, float]]] = []
     route: AskedRoute | None = None
-    for draw, theta in enumerate(starts):
+    for draw, theta in enumerate(drawn):
         there = network.at(theta)
         basis = random_basis(theta[chosen], dimension, generator(seed, "basis", draw), surface=surface)
         chance = generator(seed, "chance", draw)
@@ -269,7 +271,7 @@ def measure_goldilocks(
         surface=surface,
         dimension=dimension,
         num_parameters=len(chosen),
-        typical_norm=math.sqrt(sum(float(theta[chosen].square().sum()) for theta in starts) / len(starts)),
+        typical_norm=math.sqrt(sum(float(theta[chosen].square().sum()) for theta in drawn) / len(drawn)),
         scales=tuple(scales),
         curves={
             q: torch.tensor([[point[q] for point in points] for points in rows], dtype=torch.float64)
@@ -349,9 +351,8 @@ def _undefined(network: Network, batch: Batch, scaling: Scaling, scale: float) -
     return f"with {what} times {scale:g} the loss or its slope is not finite in {precision}: left out"
 
 
-def _starts(
-    network: Network, initialiser: Scheme | Initialiser | Literal["own"] | None, num_draws: int, seed: int
-) -> tuple[list[Tensor], list[str]]:
+def starts(network: Network, initialiser: InitialWeights, num_draws: int, seed: int) -> tuple[list[Tensor], list[str]]:
+    """Flat starting weights, one for each draw, and what has to be said about them."""
     if initialiser == "own":
         return [network.start] * num_draws, []
 

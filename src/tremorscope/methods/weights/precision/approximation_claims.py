@@ -28,6 +28,10 @@ APPROXIMATION_ROWS = ("P1a", "P1b", "P1c", "P1d", "P1e", "P7a", "P7b", "P8a", "P
 _SOURCE = "Michaud, Liu and Tegmark 2022, arXiv:2210.13447"
 _AAA = "Nakatsukasa, Sete and Trefethen 2018, arXiv:1612.00337"
 _SEEDS = "calibration seeds 0 and 1, five members each"
+_REFINED = (
+    "; undecided at desk on claim seed 101, where weights were AAA's own; they are refined now. Worst of 100 members "
+    "on calibration seeds 0 to 19: was -13.3, is -14.7; no threshold changed"
+)
 _TWICE = math.log10(2)
 _NULLS = {
     CUSP: "the same points and code on a target with a cusp, where the law's smoothness is missing",
@@ -49,7 +53,13 @@ def approximation_claims(
         return NullEvidence(name=name, description=description, measured=mean(read))
 
     def claim(
-        row: str, statement: str, expected: Expected, read: Read, nulls: tuple[NullEvidence, ...], source: str = _SOURCE
+        row: str,
+        statement: str,
+        expected: Expected,
+        read: Read,
+        nulls: tuple[NullEvidence, ...],
+        source: str = _SOURCE,
+        where: str = "in the middle half",
     ) -> Claim:
         return Claim(
             study=study,
@@ -57,7 +67,7 @@ def approximation_claims(
             preset=preset,
             statement=statement,
             source=source,
-            scope=f"judged on named functions over [-1, 1]^d, test points in the middle half, {len(members)} draws",
+            scope=f"judged on named functions over [-1, 1]^d, test points {where}, {len(members)} draws",
             expected=expected,
             measured=mean(read),
             nulls=nulls,
@@ -88,17 +98,18 @@ def approximation_claims(
                 tuple(null(kind, said, slope(case, kind)) for kind, said in _NULLS.items()),
             )
         )
-    for row, method_name, source in (("P7a", "rational", _AAA), ("P7b", "chebyshev", _SOURCE)):
+    for row, method_name, source, more in (("P7a", "rational", _AAA, _REFINED), ("P7b", "chebyshev", _SOURCE, "")):
         if row in rows:
             claims.append(
                 claim(
                     row,
                     f"At most {COEFFICIENTS} coefficients of {method_name} give exp on a line to rounding: log10 of "
                     "the largest error.",
-                    Expected(high=-13.0, origin="the house's aim: near the float64 floor"),
+                    Expected(high=-13.0, origin=f"the house's aim: near the float64 floor{more}"),
                     reach(method_name, SMOOTH),
                     tuple(null(kind, said, reach(method_name, kind)) for kind, said in _NULLS.items()),
                     source,
+                    "across the interval",
                 )
             )
     if "P8a" in rows:

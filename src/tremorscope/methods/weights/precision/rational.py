@@ -12,6 +12,7 @@ from numpy import ndarray
 from tremorscope.foundations.errors import BadInput
 from tremorscope.instruments.point_table import PointTable
 from tremorscope.methods.weights.precision.approximators import Design, Fitted, refuse_duplicates, refuse_few
+from tremorscope.methods.weights.precision.barycentric import Barycentric
 from tremorscope.methods.weights.precision.polynomials import OVERSAMPLING, largest_degree, total_degree_basis
 
 _AAA_TOLERANCE = 2e-14  # relative; below it AAA fits rounding with pairs of poles and zeros
@@ -25,9 +26,10 @@ class Rational:
     """A quotient of two polynomials of equal degree.
 
     In one dimension AAA (Nakatsukasa, Sete and Trefethen 2018; SciPy's): m support points are chosen greedily, and
-    2 m - 1 numbers fitted, m values and m weights up to a factor. Above, both polynomials are of bounded total
-    degree and `p(x) - y q(x)` is minimised, divided by the last denominator and repeated (Sanathanan and Koerner
-    1963): 2 k - 1 numbers for k coefficients each.
+    2 m - 1 numbers fitted, m values and m weights up to a factor. The weights are then refined
+    (`Barycentric.refined`), and support points that only fitted rounding dropped. Above, both polynomials are of
+    bounded total degree and `p(x) - y q(x)` is minimised, divided by the last denominator and repeated (Sanathanan
+    and Koerner 1963): 2 k - 1 numbers for k coefficients each.
     """
 
     name: str = "rational"
@@ -58,26 +60,28 @@ def _aaa(table: PointTable, num_terms: int) -> Fitted:
     from scipy.interpolate import AAA
 
     refuse_few(table, 2 * num_terms, f"AAA of {num_terms} terms", "two for each term")
-    x = table.x[:, 0]
+    x, y = table.x[:, 0], table.y
     with warnings.catch_warnings():
-        # the budget ends before the tolerance is met; or spurious pairs were removed: both are as wanted
+        # the budget ends before the tolerance is met, or spurious pairs were removed: both are as wanted
         warnings.simplefilter("ignore", RuntimeWarning)
-        found = AAA(x, table.y, max_terms=num_terms, rtol=_AAA_TOLERANCE)
-    nodes, weights, values = (numpy.real(part) for part in (found.support_points, found.weights, found.support_values))
-
-    def basis(at: ndarray) -> ndarray:
-        with numpy.errstate(divide="ignore", invalid="ignore"):
-            terms = weights / (at[:, :1] - nodes)
-            shares = terms / terms.sum(axis=1, keepdims=True)
-        at_node = at[:, :1] == nodes
-        shares[at_node.any(axis=1)] = at_node[at_node.any(axis=1)]
-        return numpy.asarray(shares)
-
-    poles = found.poles()
-    real = poles.real[numpy.abs(poles.imag) < 1e-12 * max(1.0, float(numpy.abs(x).max()))]
-    crossed = int(((x.min() < real) & (real < x.max())).sum())
+        found = AAA(x, y, max_terms=num_terms, rtol=_AAA_TOLERANCE)
+    parts = (numpy.real(part) for part in (found.support_points, found.support_values, found.weights))
+    best = Barycentric(*parts).refined(x, y)
+    # Before its weights were refined AAA may have gone on for a pole and a zero beside each other.
+    while len(best.nodes) > 1:
+        fewer = best.without_last(x, y).refined(x, y)
+        if fewer.largest_miss(x, y) > _AAA_TOLERANCE * float(numpy.abs(y).max()):
+            break
+        best = fewer
+    crossed = best.num_poles_between(x)
     flags = (f"rational: {crossed} real poles between the points",) if crossed else ()
-    return Fitted(name="rational", num_parameters=2 * len(nodes) - 1, basis=basis, coefficients=values, flags=flags)
+    return Fitted(
+        name="rational",
+        num_parameters=2 * len(best.nodes) - 1,
+        basis=best.shares,
+        coefficients=best.values,
+        flags=flags,
+    )
 
 
 def _linearised(table: PointTable, degree: int) -> Fitted:
