@@ -164,7 +164,7 @@ def test_the_microworld_at_its_own_prompt_and_resumed(tmp_path, monkeypatch, cap
     assert result.provenance["command"].startswith("tremorscope examine builtin:microworld --prompt")
     with pytest.raises(BadInput, match="finished"):
         resume(path)
-    command = result.table("use_a_direction").columns["as a command"][0]
+    command = result.table("use_a_direction").columns["as command"][0]
     assert command.startswith("tremorscope steer apply builtin:microworld --direction ")
     with pytest.raises(SystemExit) as stop:
         main([*shlex.split(command)[1:], "--tokens", "2"])

@@ -60,6 +60,29 @@ def bake(network: Network, *placed: PlacedEdit, batch: Batch | None = None) -> N
             the weights do not give what the hooks give.
         SiteNotFound: If a site names nothing in this network.
     """
+    changed, is_looked_through = _changed(network, placed, batch)
+    view = changed.view()
+    view.edits, view._taps = (network.edits, network._taps) if placed else ((), ())
+    if is_looked_through:
+        _check_same(network.with_edits(*placed) if placed else network, view, required_batch(network, batch))
+    view._unbaked = network
+    return view
+
+
+def bake_refusal(network: Network, *placed: PlacedEdit, batch: Batch | None = None) -> str | None:
+    """Why `bake` would not write these edits, as far as can be told without a view of them; None if it would.
+
+    Cost: that of `bake`, without a second set of weights and without the check of outputs.
+    """
+    try:
+        _changed(network, placed, batch)[0].check_room()
+    except BadInput as error:
+        return str(error)
+    return None
+
+
+def _changed(network: Network, placed: tuple[PlacedEdit, ...], batch: Batch | None) -> tuple[ChangedWeights, bool]:
+    """The weights that change, and whether that rests on a look at what modules gave."""
     chosen = placed or network.edits
     if not chosen:
         raise BadInput("edits to bake", got="none", wanted="at least one edit of activations")
@@ -85,12 +108,7 @@ def bake(network: Network, *placed: PlacedEdit, batch: Batch | None = None) -> N
         for edit, _, made in outer:
             _check_width(edit, made, width)
         bake_stream(changed, outer, stream, batch, found, partial(_bake_layer, changed, batch))
-    view = changed.view()
-    view.edits, view._taps = (network.edits, network._taps) if placed else ((), ())
-    if len(inner) < len(maps) or changed.unties:
-        _check_same(network.with_edits(*placed) if placed else network, view, required_batch(network, batch))
-    view._unbaked = network
-    return view
+    return changed, len(inner) < len(maps) or changed.maps_tables
 
 
 def unbake(network: Network) -> Network:

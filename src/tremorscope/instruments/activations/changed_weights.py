@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from tremorscope.foundations.errors import BadInput
 from tremorscope.instruments.activations.folding import AffineMap
-from tremorscope.instruments.activations.roomier_copy import is_tied_to_the_head, with_room
+from tremorscope.instruments.activations.roomier_copy import is_tied_to_the_head, room_for, with_room
 
 if TYPE_CHECKING:
     from tremorscope.instruments.network import Network
@@ -21,7 +21,7 @@ class ChangedWeights:
     def __init__(self, network: Network) -> None:
         self.network = network
         self.values: dict[str, Tensor] = {}  # by the parameter's name, in its own orientation
-        self.unties = False
+        self.unties = self.maps_tables = False
 
     def weight(self, path: str) -> Tensor:
         """Weight [out, in] of a linear layer."""
@@ -52,6 +52,7 @@ class ChangedWeights:
         Raises:
             BadInput: If the rows serve elsewhere too, and it is not the output layer, from which they can be untied.
         """
+        self.maps_tables = True
         names = shared_names(self.network.module, f"{path}.weight")
         if len(names) > 1:
             if not is_tied_to_the_head(self.network.module, path):
@@ -72,14 +73,26 @@ class ChangedWeights:
         Raises:
             BadInput: If a layer would need a bias that its family's configuration does not know.
         """
-        network = self.network
-        lacking = [name for name, value in self.values.items() if name not in network.params and bool(value.any())]
+        network, lacking = self.network, self._lacking()
         base = with_room(network, lacking, unties=self.unties) if lacking or self.unties else network
         params = dict(base.params)
         for name, value in self.values.items():
             if name in params:
                 params[name] = value.to(params[name].dtype).contiguous()
         return base._view(params, network.name)
+
+    def check_room(self) -> None:
+        """Refuse what `view` would refuse, without making one.
+
+        Raises:
+            BadInput: As `view`.
+        """
+        if lacking := self._lacking():
+            room_for(self.network, lacking)
+
+    def _lacking(self) -> list[str]:
+        params = self.network.params
+        return [name for name, value in self.values.items() if name not in params and bool(value.any())]
 
     def _value(self, name: str) -> Tensor:
         return self.values[name] if name in self.values else self.network.params[name].double()

@@ -123,7 +123,7 @@ def bake_stream(
             holding = None
             continue
         edit, whole = here[0][0], _joined([made for _, made in here])
-        if whole.keeps and not bool((whole.left @ whole.right.mT).any()):
+        if whole.keeps and not (whole.left.any() and whole.right.any()):
             _shift(changed, edit, node, whole.shift, batch, layer)
             holding = None
         elif node.is_first:

@@ -35,7 +35,7 @@ def with_room(network: Network, biases: Sequence[str], *, unties: bool = False) 
     """
     from tremorscope.instruments.network import Network  # it stands on this module
 
-    switches, added = _switches(network, biases) if biases else ((), {})
+    switches, added = room_for(network, biases) if biases else ((), {})
     module = copy.deepcopy(network.module)
     for name, shape in added.items():
         path, _, leaf = name.rpartition(".")
@@ -85,10 +85,13 @@ def _untie(module: Any) -> tuple[str, str]:
     return names[id(head.weight)], names[id(table.weight)]
 
 
-def _switches(network: Network, biases: Sequence[str]) -> tuple[tuple[str, ...], dict[str, tuple[int, ...]]]:
+def room_for(network: Network, biases: Sequence[str]) -> tuple[tuple[str, ...], dict[str, tuple[int, ...]]]:
     """Switches of the configuration that make all these biases, and the shape of every parameter that comes with them.
 
     Tried out on modules without memory: the names of the switches differ from family to family.
+
+    Raises:
+        BadInput: If the module has no configuration, or one that knows no such bias.
     """
     module: Any = network.module
     config = getattr(module, "config", None)

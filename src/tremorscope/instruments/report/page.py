@@ -220,7 +220,10 @@ def _table(table: Table, prefix: str) -> dict[str, Any]:
         "name": table.name,
         "title": table.title,
         "caption": table.caption,
-        "columns": [{"label": key.replace("_", " "), "numeric": numeric.get(key, False)} for key in table.columns],
+        "columns": [
+            {"label": key.replace("_", " "), "numeric": numeric.get(key, False), "code": key in table.code}
+            for key in table.columns
+        ],
         "rows": rows,
         "num_rows": table.num_rows,
         "csv": _csv_link(table),

@@ -238,16 +238,37 @@
     document.getElementById("announcement").textContent = text;
   }
 
+  // Where there is no clipboard without permission, an unseen field is selected and copied as the browser does it.
+  function copiedByHand(text) {
+    const field = document.createElement("textarea");
+    field.value = text;
+    field.readOnly = true;
+    field.className = "spoken";
+    document.body.append(field);
+    field.select();
+    let isCopied = false;
+    try { isCopied = document.execCommand("copy"); } catch (error) { isCopied = false; }
+    field.remove();
+    return isCopied;
+  }
+
   function copy(button) {
-    const code = button.parentElement.querySelector("code");
-    const done = () => {
-      button.textContent = "Copied";
-      say("The command is on the clipboard.");
-      setTimeout(() => { button.textContent = "Copy"; }, 1600);
+    const place = button.closest("td, .command");
+    const code = place.querySelector("code");
+    button.dataset.label = button.dataset.label || button.textContent;
+    const show = (text, told) => {
+      button.textContent = text;
+      say(told);
+      clearTimeout(button.waiting);
+      button.waiting = setTimeout(() => { button.textContent = button.dataset.label; }, 2000);
     };
-    const byHand = () => { // no clipboard without permission: select it, so that one key is left
-      getSelection().selectAllChildren(code);
-      if (document.execCommand("copy")) done(); else say("The command is selected.");
+    const done = () => show("Copied", "Copied to the clipboard.");
+    const byHand = () => {
+      if (copiedByHand(code.textContent)) { button.focus(); return done(); }
+      const details = place.querySelector("details");
+      if (details) details.open = true;
+      getSelection().selectAllChildren(code); // one key is left to the reader
+      return show("Press Ctrl+C", "The text is selected: press Control and C to copy it.");
     };
     if (navigator.clipboard) navigator.clipboard.writeText(code.textContent).then(done, byHand); else byHand();
   }
