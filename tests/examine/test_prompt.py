@@ -159,7 +159,7 @@ def test_the_microworld_at_its_own_prompt_and_resumed(tmp_path, monkeypatch, cap
     monkeypatch.undo()
     result, path = tremorscope.examine("builtin:microworld", prompt="", out=tmp_path)
     assert result.config["prompt"] == "Two days after Monday is"
-    assert "' Wednesday'" in result.summary[0]
+    assert "expects '\N{OPEN BOX}" in result.summary[0]
     assert result.table("sensitivity_map").num_rows == 4 * 6
     assert result.provenance["command"].startswith("tremorscope examine builtin:microworld --prompt")
     with pytest.raises(BadInput, match="finished"):

@@ -30,6 +30,7 @@ from tremorscope.methods.activations.sensitivity_map.cell_directions import (
     SensitiveDirections,
     measure_sensitive_directions,
 )
+from tremorscope.methods.activations.sensitivity_map.figures import quoted
 from tremorscope.methods.activations.sensitivity_map.measurement import check_logits, measure_sensitivity_map
 
 DEFAULT_PROMPT = "Two days after Monday is"  # of the microworld: the calendar is what it does best
@@ -176,15 +177,15 @@ def _examined(network: Network, request: Mapping[str, Any], data: Texts | None, 
     )
 
 
-def prediction_sentence(network: Network, prompt: str) -> str:
-    """What the network expects next."""
+def prediction_sentence(network: Network, prompt: str, *, called: str | None = None) -> str:
+    """What the network expects next; it is named, or `called` otherwise where two have one name."""
     told = next_token_logits(network, [prompt])[0].double().softmax(dim=0)
     best = told.topk(3)
     words = ", ".join(
-        f"{network.tokenizer.decode([token])!r} ({share:.0%})"
+        f"{quoted(network.tokenizer.decode([token]))} ({share:.0%})"
         for token, share in zip(best.indices.tolist(), best.values.tolist(), strict=True)
     )
-    return f"After {prompt!r} the network expects {words}."
+    return f"After {prompt!r} {called or network.name} expects {words}."
 
 
 def _arrays(found: SensitiveDirections) -> dict[str, Tensor]:
@@ -239,7 +240,7 @@ def _use(
             row: dict[str, Any] = {
                 "direction": key,
                 "at": cell.label,
-                "raises": ", ".join(repr(one.text) for one in reading.raised[:3]) or None,
+                "raises": ", ".join(quoted(one.text) for one in reading.raised[:3]) or None,
                 "as Python": _python(model, path, key, reading.step, cell.address),
             }
             if model is not None:
