@@ -13,7 +13,7 @@ from tests.instruments.language.tiny_models import CONTEXT, VOCABULARY, tiny_tok
 from tests.instruments.test_network import assert_same, snapshot
 from tremorscope.foundations.errors import BadInput
 from tremorscope.instruments.activations import residual_baking, roomier_copy
-from tremorscope.instruments.activations.baking import bake, unbake
+from tremorscope.instruments.activations.baking import bake, bake_refusal, unbake
 from tremorscope.instruments.activations.named_edits import ace, directional_ablate
 from tremorscope.instruments.activations.residual_baking import residual_sites
 from tremorscope.instruments.edit import Add, Project, Replace
@@ -222,6 +222,12 @@ ABLATE = IDEMPOTENT["ablation"]
 def test_what_is_not_exact_is_refused_and_why(make, placed, message):
     with pytest.raises(BadInput, match=message):
         bake(make(), *placed)
+
+
+def test_the_reason_can_be_had_beforehand():
+    assert bake_refusal(made("gpt2"), ONE.at("acts:resid_post.0")) is None
+    assert bake_refusal(made("llama"), ONE.at("acts:resid_post.0@all")) is None
+    assert "knows none for it" in (bake_refusal(qwen(), ONE.at("acts:resid_post.0")) or "")
 
 
 class Twice(nn.Module):
