@@ -16,7 +16,7 @@ from tremorscope.foundations.run import Run
 from tremorscope.foundations.seeds import derive
 from tremorscope.instruments.activations.baking import bake_refusal
 from tremorscope.instruments.edit import Add
-from tremorscope.instruments.language.encode import encode, required_tokenizer
+from tremorscope.instruments.language.encode import context_length, encode, required_tokenizer
 from tremorscope.instruments.language.scoring import next_token_logits
 from tremorscope.instruments.load import load
 from tremorscope.instruments.moments import Moments
@@ -36,6 +36,7 @@ from tremorscope.methods.activations.sensitivity_map.measurement import check_lo
 DEFAULT_PROMPT = "Two days after Monday is"  # of the microworld: the calendar is what it does best
 ARRAYS = "directions"
 BAKED = "baked"
+_USUAL_TOKENS = 30  # that `steer apply` writes
 _ABOUT_APPLY = (
     " The command shows what the model writes after the prompt without the step and with it, at this token alone; "
     "`--alpha` is the strength, 1 a step as in the map."
@@ -232,7 +233,7 @@ def _use(
 ) -> Table:
     """How to go on with a direction, as text to copy."""
     model = None if request["model"] is None else str(request["model"])
-    rows = []
+    rows, prompt = [], str(request["prompt"])
     refusals = [_bake_refusal(network, cell) for cell in found.cells]
     for number, cell in enumerate(found.cells, 1):
         for place, reading in enumerate(cell.readings, 1):
@@ -245,7 +246,7 @@ def _use(
             }
             if model is not None:
                 steer = ["--direction", str(files[key].resolve()), "--method", "add", "--alpha", "1"]
-                where = ["--position", str(cell.token), "--prompt", str(request["prompt"])]
+                where = ["--position", str(cell.token), "--prompt", prompt, *_room(network, prompt)]
                 row["as command"] = shlex.join(["tremorscope", "steer", "apply", model, *steer, *where])
                 row["bake command"] = None
                 if refusals[number - 1] is None:
@@ -281,6 +282,13 @@ def _python(model: str | None, path: Path, key: str, step: float, address: str) 
             f"edited = network.with_edits(tremorscope.Add(direction, size={step:.6g}).at({address!r}))",
         ]
     )
+
+
+def _room(network: Network, prompt: str) -> list[str]:
+    """An option that keeps what is written inside the context, where the usual number of tokens would not be."""
+    limit, length = context_length(network), encode(network, [prompt]).kwargs["input_ids"].shape[1]
+    room = _USUAL_TOKENS if limit is None else limit - length + 1
+    return ["--tokens", str(room)] if room < _USUAL_TOKENS else []
 
 
 def _bake_refusal(network: Network, cell: CellDirections) -> str | None:
