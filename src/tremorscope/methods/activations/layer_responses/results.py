@@ -146,8 +146,8 @@ class LayerResponses:
                 rows,
                 name="layer_responses",
                 title="How far activations can be turned before the output answers",
-                caption=f"Half-response angles in degrees (output read as {self.readout.upper()}): where the output has moved half as far as "
-                "at 90 degrees. Medians over paths; differences are means over "
+                caption=f"Half-response angles in degrees (output read as {self.readout.upper()}): where the output "
+                "has moved half as far as at 90 degrees. Medians over paths; differences are means over "
                 f"{some.num_bases} bases, paired; 99 % intervals over bases. Random bases and directions are Gaussians "
                 "with mean and covariance of the real activations, real directions point at other real activations.",
             ),
