@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
+import numpy
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -236,7 +237,7 @@ def _spectrum_figure(measured: SensitiveDirections) -> Figure:
             )
     nulls = dict.fromkeys(name for cell in measured.cells for name in cell.eigenvalues if name != measured.network)
     # One entry in the legend for each kind of null: its dash is what tells it, its colour says of which cell.
-    traces += [line([None], [None], name, colour=NULL_COLOUR, dash=_DASHES[name]) for name in nulls]
+    traces += [line([numpy.nan], [numpy.nan], name, colour=NULL_COLOUR, dash=_DASHES[name]) for name in nulls]
     return Figure(
         name="pullback_eigenvalues",
         title="How few directions carry the sensitivity",
