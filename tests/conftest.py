@@ -100,6 +100,7 @@ def browser(playwright: Playwright, chromium: Path) -> Iterator[Browser]:
 def page(browser: Browser, request: pytest.FixtureRequest, session_folder: Path) -> Iterator[Page]:
     """A page that must stay clean: no script error, no console error, no request to anywhere but this machine."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
+    context.set_default_timeout(120_000)  # the drawing library is 5 MB to read, which a busy machine takes long for
     opened = context.new_page()
     problems: list[str] = []
     opened.on("pageerror", lambda error: problems.append(f"script error: {error}"))

@@ -11,7 +11,7 @@ from tremorscope.foundations.arrays import read_arrays
 from tremorscope.foundations.results import Result
 from tremorscope.instruments.load import load
 from tremorscope.instruments.task import Batch
-from tremorscope.methods.activations.concept_editing.affine_edits import ace
+from tremorscope.methods.activations.concept_editing.affine_edits import ace, add
 from tremorscope.methods.activations.concept_editing.direction_file import load_direction
 
 NETWORKS = """
@@ -114,6 +114,32 @@ def test_a_language_model_writes_before_and_after(files, call):
         *("steer", "apply", "net.py:writer", "--direction", "r.safetensors", "--prompt", "one two", "--tokens", "3")
     )
     assert "unedited:" in plain.out
+
+
+def test_a_language_model_is_baked_into_a_folder(files, call):
+    fitted = call(
+        *("steer", "fit", "net.py:writer", "--negative", "ones.txt", "--positive", "twos.txt"),
+        *("--site", "acts:resid_post.0@last", "--to", "r.safetensors"),
+    )
+    assert fitted.code == 0, fitted.err
+    words = ("steer", "bake", "net.py:writer", "baked", "--direction", "r.safetensors", "--alpha", "2")
+    answer = call(*words, "--method", "add")
+    assert answer.code == 0, answer.err
+    said = " ".join(answer.out.split())
+    assert said == (
+        "baked The edit acts at every position of every text: weights know no positions. Load it as hf:baked"
+    )
+    network, loaded = load("net.py:writer"), load("hf:baked")
+    tokens = torch.tensor([[0, 3, 4, 5]])
+    batch = Batch((), {"input_ids": tokens}, None)
+    fit = load_direction(files / "r.safetensors", network=network)
+    hooked = network.with_edits(add(fit, 2.0).at("acts:resid_post.0"))
+    torch.testing.assert_close(loaded.apply(loaded.params, batch), hooked.apply(hooked.params, batch))
+    everywhere = call(*words[:3], "ablated", *words[4:6], "--method", "ablate", "--everywhere", "--json")
+    assert everywhere.document == {"weights": "ablated", "positions": "all", "model": "hf:ablated"}
+    refused = call(*words[:3], "other", *words[4:])
+    assert refused.code == 2
+    assert "a sum of all that was written before" in " ".join(refused.err.split())
 
 
 @pytest.mark.parametrize(

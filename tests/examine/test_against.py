@@ -40,6 +40,9 @@ def test_a_model_against_itself_differs_in_nothing(tmp_path):
     assert result.summary[0] == "The weights are the same, bit for bit."
     assert "differ by 0 [0, 0] nats" in result.summary[1]
     assert "the same in every cell" in result.summary[2]
+    assert "the first network (random GPT-2) expects" in result.summary[3]
+    assert "the second network (random GPT-2) expects" in result.summary[4]
+    assert "No cell has a ring" in result.figures[-1]["caption"] + result.figures[0]["caption"]
     weights, shift = result.table("weight_change").columns, result.table("activation_shift").columns
     assert set(weights["norm of the change"]) == set(weights["relative"]) == {0.0}
     for column in ("shift of the mean", "change of the covariance", "largest angle (degrees)"):
@@ -65,6 +68,8 @@ def test_the_edited_block_comes_first(tmp_path):
     assert [figure["name"] for figure in result.figures] == ["map_difference", "activation_shift", "weight_change"]
     assert any(one.value != 0 for one in result.table("map_difference").columns["difference"])
     assert "share in the stiff subspace" not in columns  # no text here has as many tokens as curvature wants
+    assert "random GPT-2 expects" in result.summary[-2]
+    assert "edited expects" in result.summary[-1]
     assert any("no stiff subspace" in flag for flag in result.flags)
     assert (path / "report.html").exists()
 

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 import tremorscope
+from tests.instruments.language.tiny_models import tiny
 from tests.methods.activations.sensitivity_map.small_models import ALPHABET, Letters, gpt2, planted, texts
 from tremorscope.cli import main
 from tremorscope.examine import prompt as prompt_module
@@ -19,6 +20,8 @@ from tremorscope.examine.reference_texts import reference_texts, untrained_twins
 from tremorscope.foundations.arrays import read_arrays
 from tremorscope.foundations.errors import BadInput
 from tremorscope.foundations.run_list import read_header
+from tremorscope.instruments.hugging_face_folder import write_hugging_face
+from tremorscope.instruments.load import load
 from tremorscope.instruments.network import Network
 from tremorscope.methods.activations.concept_editing.direction_file import load_direction
 from tremorscope.studies.execute import resume
@@ -154,17 +157,54 @@ def test_the_first_direction_of_a_cell_is_a_file_for_steering(examined):
     assert str(fit.site) in examined[0].table("use_a_direction").columns["as Python"][0]
 
 
+def test_every_printed_command_works_as_it_stands(tmp_path, monkeypatch, capsys):  # E10 from the report's own text
+    folder = write_hugging_face(tiny("llama"), tmp_path / "model")  # a family that has to be given its biases
+    (tmp_path / "texts.txt").write_text("one two three four\ntwo five six one\nsix seven eight two\n" * 8, "utf-8")
+    network = load(f"hf:{folder}")
+    result, path = examine_prompt(
+        f"hf:{folder}", prompt="one two three", data=tmp_path / "texts.txt", out=tmp_path / "runs"
+    )
+    table = result.table("use_a_direction")
+    assert table.code == ("as Python", "as command", "bake command")
+    assert "Baked means at every position" in table.caption
+    page = (path / "report.html").read_text(encoding="utf-8")
+    assert page.count('data-action="copy"') == 3 * table.num_rows + 1  # and the command of the run
+    monkeypatch.chdir(tmp_path / "runs")  # from anywhere
+    place = table.num_rows - 1  # not the first direction alone
+    python, apply, baking = (table.columns[name][place] for name in table.code)
+    names: dict = {}
+    exec(python, names)
+    (placed,) = names["edited"].edits
+    assert placed.site.position is not None
+    for command in (apply, baking):
+        with pytest.raises(SystemExit) as stop:
+            main(shlex.split(command)[1:])
+        assert stop.value.code == 0, command
+    said = " ".join(capsys.readouterr().out.split())
+    assert "edited:" in said
+    assert "The edit acts at every position" in said
+    baked = load(f"hf:{shlex.split(baking)[4]}")
+    everywhere = str(placed.site).partition("@")[0] + "@all"
+    batch = prompt_module.encode(network, ["one two three"])
+    with torch.no_grad():
+        plain, wanted, found = (
+            one.apply(one.params, batch) for one in (network, network.with_edits(placed.edit.at(everywhere)), baked)
+        )
+    assert float((found - wanted).norm() / wanted.norm()) < 1e-5
+    assert float((plain - wanted).norm() / wanted.norm()) > 1e-4
+
+
 @pytest.mark.slow
 def test_the_microworld_at_its_own_prompt_and_resumed(tmp_path, monkeypatch, capsys):
     monkeypatch.undo()
     result, path = tremorscope.examine("builtin:microworld", prompt="", out=tmp_path)
     assert result.config["prompt"] == "Two days after Monday is"
-    assert "' Wednesday'" in result.summary[0]
+    assert "expects '\N{OPEN BOX}" in result.summary[0]
     assert result.table("sensitivity_map").num_rows == 4 * 6
     assert result.provenance["command"].startswith("tremorscope examine builtin:microworld --prompt")
     with pytest.raises(BadInput, match="finished"):
         resume(path)
-    command = result.table("use_a_direction").columns["as a command"][0]
+    command = result.table("use_a_direction").columns["as command"][0]
     assert command.startswith("tremorscope steer apply builtin:microworld --direction ")
     with pytest.raises(SystemExit) as stop:
         main([*shlex.split(command)[1:], "--tokens", "2"])

@@ -247,24 +247,41 @@ def steer_apply(
 @app.command("bake")
 def steer_bake(
     model: Model,
-    to: Annotated[Path, typer.Argument(metavar="FILE", help="Weights to write, as safetensors.")],
+    to: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Model to write, for hf:FOLDER; weights alone as NAME.safetensors.")
+    ],
     direction: Direction,
     method: Method = "ace",
     alpha: Annotated[float, typer.Option(help="0: the typical negative, 1: the typical positive.")] = 0.0,
+    everywhere: Annotated[
+        bool, typer.Option("--everywhere", help="Edit at every place of the residual stream, such as to ablate.")
+    ] = False,
     text: Annotated[str | None, typer.Option(help="A text by which a language model's layers are found.")] = None,
     device: Device = None,
     dtype: Dtype = None,
     json: AsJson = False,
 ) -> None:
-    """Write weights that hold the edit, where a single linear layer feeds its site."""
+    """Write a model that holds the edit in its weights, at every position; refused where weights cannot hold it."""
     from tremorscope.cli.output import print_json
-    from tremorscope.examine.concept_steering import bake_edit
+    from tremorscope.examine.baked_model import EVERY_POSITION, bake_edit
+    from tremorscope.instruments.hugging_face_folder import spec_of
 
-    bake_edit(model, to, direction=direction, method=method, alpha=alpha, text=text, device=device, dtype=dtype)
+    bake_edit(
+        model,
+        to,
+        direction=direction,
+        method=method,
+        alpha=alpha,
+        everywhere=everywhere,
+        text=text,
+        device=device,
+        dtype=dtype,
+    )
+    is_file = to.suffix == ".safetensors"
     if json:
-        print_json({"weights": str(to)})
+        print_json({"weights": str(to), "positions": "all"} | ({} if is_file else {"model": spec_of(to)}))
     else:
-        typer.echo(str(to))
+        typer.echo(f"{to}\n{EVERY_POSITION}" + ("" if is_file else f" Load it as {spec_of(to)}"))
 
 
 def _print_curve(result: Result) -> None:

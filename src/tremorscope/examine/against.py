@@ -154,7 +154,14 @@ def _examined(first: Network, second: Network, request: Mapping[str, Any], data:
         maps = [measure_sensitivity_map(one, request["prompt"], texts, **options) for one in (first, second)]
         difference = compare_maps(*maps)
         measured.append(difference)
-        summary += [difference.sentence(), *(prediction_sentence(one, request["prompt"]) for one in (first, second))]
+        names = [first.name, second.name]
+        if names[0] == names[1]:  # two checkpoints of one training
+            names = [f"the first network ({names[0]})", f"the second network ({names[1]})"]
+        predictions = [
+            prediction_sentence(one, request["prompt"], called=name)
+            for one, name in zip((first, second), names, strict=True)
+        ]
+        summary += [difference.sentence(), *predictions]
         flags += [flag for one in maps for flag in one.flags]
     return Result(
         study=f"examine {first.name} against {second.name}",

@@ -10,21 +10,18 @@ import numpy
 import torch
 from torch import Tensor
 
-from tremorscope.foundations.arrays import write_arrays
 from tremorscope.foundations.errors import BadInput
 from tremorscope.foundations.results import Result, drawn
 from tremorscope.foundations.run import Run
-from tremorscope.instruments.activations.baking import bake
 from tremorscope.instruments.edit import PlacedEdit
 from tremorscope.instruments.language.generation import generate
 from tremorscope.instruments.load import load
 from tremorscope.instruments.network import Network
 from tremorscope.instruments.recording import recorded
-from tremorscope.instruments.task import Batch
 from tremorscope.methods.activations.concept_editing.affine_edits import WITHOUT_ALPHA, edit_of
 from tremorscope.methods.activations.concept_editing.direction import ConceptFit
 from tremorscope.methods.activations.concept_editing.direction_file import load_direction, save_direction
-from tremorscope.methods.activations.concept_editing.examples import Examples, batches
+from tremorscope.methods.activations.concept_editing.examples import Examples
 from tremorscope.methods.activations.concept_editing.fitting import fit_concept, moved
 from tremorscope.methods.activations.concept_editing.random_twin import random_twin
 from tremorscope.methods.activations.concept_editing.response_curve import ALPHAS, measure_response
@@ -279,33 +276,6 @@ def write_edited(
         for view in (network, edited)
     ]
     return list(zip(*written, strict=True))
-
-
-def bake_edit(
-    model: str | Path | Network,
-    to: Path,
-    *,
-    direction: Path,
-    method: str = "ace",
-    alpha: float = 0.0,
-    text: str | None = None,
-    device: str | None = None,
-    dtype: str | None = None,
-) -> Path:
-    """Write the network's weights with the edit inside, made at all positions, as safetensors.
-
-    `text` lets a language model's layers be found, where the site is the output of a module that ends in one.
-
-    Raises:
-        BadInput: If no single linear layer feeds the site, or `to` cannot be written; see `bake`.
-    """
-    network = load(model, device=device, dtype=dtype)
-    placed = _placed(network, direction, method, alpha, "all")
-    batch: Batch | None = None if text is None else next(batches(network, [text]))
-    baked = bake(network, placed, batch=batch)
-    about = {"model": network.name, "edit": method, "alpha": repr(alpha), "site": str(placed.site)}
-    write_arrays(to, baked.params, metadata=about, remedy="Choose another file.")
-    return to
 
 
 def read_examples(path: Path) -> Examples:

@@ -14,7 +14,9 @@ from tremorscope.foundations.errors import BadInput, did_you_mean
 from tremorscope.foundations.results import Result, Table, drawn
 from tremorscope.foundations.run import Run
 from tremorscope.foundations.seeds import derive
-from tremorscope.instruments.language.encode import encode, required_tokenizer
+from tremorscope.instruments.activations.baking import bake_refusal
+from tremorscope.instruments.edit import Add
+from tremorscope.instruments.language.encode import context_length, encode, required_tokenizer
 from tremorscope.instruments.language.scoring import next_token_logits
 from tremorscope.instruments.load import load
 from tremorscope.instruments.moments import Moments
@@ -24,13 +26,25 @@ from tremorscope.instruments.site import Site
 from tremorscope.methods.activations.concept_editing.direction import ConceptFit
 from tremorscope.methods.activations.concept_editing.direction_file import save_direction
 from tremorscope.methods.activations.sensitivity_map.cell_directions import (
+    CellDirections,
     SensitiveDirections,
     measure_sensitive_directions,
 )
+from tremorscope.methods.activations.sensitivity_map.figures import quoted
 from tremorscope.methods.activations.sensitivity_map.measurement import check_logits, measure_sensitivity_map
 
 DEFAULT_PROMPT = "Two days after Monday is"  # of the microworld: the calendar is what it does best
 ARRAYS = "directions"
+BAKED = "baked"
+_USUAL_TOKENS = 30  # that `steer apply` writes
+_ABOUT_APPLY = (
+    " The command shows what the model writes after the prompt without the step and with it, at this token alone; "
+    "`--alpha` is the strength, 1 a step as in the map."
+)
+_ABOUT_BAKE = (
+    " Baked means at every position: weights know no positions, so the model that the bake command writes takes the "
+    "step at every token of every text, not only here. It lies beside this report; `hf:FOLDER` loads it."
+)
 
 
 class PromptEffort(NamedTuple):
@@ -158,21 +172,21 @@ def _examined(network: Network, request: Mapping[str, Any], data: Texts | None, 
         | {"model": request["model"] or network.name, "data": source},
         title=f"What moves the prediction of {network.name} after {prompt!r}?",
         summary=[prediction_sentence(network, prompt), measured.sentence(), found.sentence()],
-        tables=[*found.tables(), _use(request, found, path, files), *measured.tables()],
+        tables=[*found.tables(), _use(request, network, found, run, path, files), *measured.tables()],
         figures=[drawn(figure) for figure in (*measured.figures(), *found.figures())],
         flags=list(dict.fromkeys([*flags, *measured.flags, *found.flags])),
     )
 
 
-def prediction_sentence(network: Network, prompt: str) -> str:
-    """What the network expects next."""
+def prediction_sentence(network: Network, prompt: str, *, called: str | None = None) -> str:
+    """What the network expects next; it is named, or `called` otherwise where two have one name."""
     told = next_token_logits(network, [prompt])[0].double().softmax(dim=0)
     best = told.topk(3)
     words = ", ".join(
-        f"{network.tokenizer.decode([token])!r} ({share:.0%})"
+        f"{quoted(network.tokenizer.decode([token]))} ({share:.0%})"
         for token, share in zip(best.indices.tolist(), best.values.tolist(), strict=True)
     )
-    return f"After {prompt!r} the network expects {words}."
+    return f"After {prompt!r} {called or network.name} expects {words}."
 
 
 def _arrays(found: SensitiveDirections) -> dict[str, Tensor]:
@@ -188,60 +202,96 @@ def _key(number: int, place: int) -> str:
 
 
 def _direction_files(network: Network, found: SensitiveDirections, run: Run) -> dict[str, Path]:
-    """The first direction of each cell as `tremorscope steer` reads it: 0 is the clean activation, 1 a step of the map.
-
-    The format holds a matrix as wide as the activation, so that one for every direction would be large.
-    """
+    """Each direction as `tremorscope steer` reads it: 0 is the clean activation, 1 a step of the map from it."""
     written = {}
     for number, cell in enumerate(found.cells, 1):
-        base, reading = cell.metric.base.double().cpu(), cell.readings[0]
+        base = cell.metric.base.double().cpu()
         nothing = base.new_zeros(len(base), len(base))
-        means = base, base + reading.step * reading.vector.double().cpu()
-        moments = [Moments(count=1, mean=mean, scatter=nothing) for mean in means]
-        fit = ConceptFit(
-            site=Site.parse(cell.address),
-            names=("sensitive direction",),
-            negative=moments[0],
-            positives=(moments[1],),
-            flags=("made from one activation and one direction, not from examples",),
-        )
-        path = run.path / ARRAYS / f"{_key(number, 1)}.safetensors"
-        path.parent.mkdir(exist_ok=True)
-        written[_key(number, 1)] = save_direction(fit, path, model=network.name)
+        for place, reading in enumerate(cell.readings, 1):
+            means = base, base + reading.step * reading.vector.double().cpu()
+            moments = [Moments(count=1, mean=mean, scatter=nothing) for mean in means]
+            fit = ConceptFit(
+                site=Site.parse(cell.address),
+                names=("sensitive direction",),
+                negative=moments[0],
+                positives=(moments[1],),
+                flags=("made from one activation and one direction, not from examples",),
+            )
+            path = run.path / ARRAYS / f"{_key(number, place)}.safetensors"
+            path.parent.mkdir(exist_ok=True)
+            written[_key(number, place)] = save_direction(fit, path, model=network.name)
     return written
 
 
-def _use(request: Mapping[str, Any], found: SensitiveDirections, path: Path, files: Mapping[str, Path]) -> Table:
+def _use(
+    request: Mapping[str, Any],
+    network: Network,
+    found: SensitiveDirections,
+    run: Run,
+    path: Path,
+    files: Mapping[str, Path],
+) -> Table:
     """How to go on with a direction, as text to copy."""
     model = None if request["model"] is None else str(request["model"])
-    rows = []
+    rows, prompt = [], str(request["prompt"])
+    refusals = [_bake_refusal(network, cell) for cell in found.cells]
     for number, cell in enumerate(found.cells, 1):
         for place, reading in enumerate(cell.readings, 1):
-            start = "network" if model is None else f"tremorscope.load({model!r})"
-            rows.append(
-                {
-                    "direction": _key(number, place),
-                    "as Python": f"edited = {start}.with_edits(tremorscope.Add(read_arrays(Path({str(path)!r}))"
-                    f"[{_key(number, place)!r}], size={reading.step:.4g}).at({cell.address!r}))",
-                    "as a command": None
-                    if model is None or _key(number, place) not in files
-                    else shlex.join(
-                        [
-                            *("tremorscope", "steer", "apply", model),
-                            *("--direction", str(files[_key(number, place)])),
-                            *("--method", "add", "--alpha", "1", "--position", str(cell.token)),
-                            *("--prompt", str(request["prompt"])),
-                        ]
-                    ),
-                }
-            )
+            key = _key(number, place)
+            row: dict[str, Any] = {
+                "direction": key,
+                "at": cell.label,
+                "raises": ", ".join(quoted(one.text) for one in reading.raised[:3]) or None,
+                "as Python": _python(model, path, key, reading.step, cell.address),
+            }
+            if model is not None:
+                steer = ["--direction", str(files[key].resolve()), "--method", "add", "--alpha", "1"]
+                where = ["--position", str(cell.token), "--prompt", prompt, *_room(network, prompt)]
+                row["as command"] = shlex.join(["tremorscope", "steer", "apply", model, *steer, *where])
+                row["bake command"] = None
+                if refusals[number - 1] is None:
+                    to = (run.path / BAKED / key).resolve()
+                    name = str(to) if hasattr(network.module, "save_pretrained") else f"{to}.safetensors"
+                    row["bake command"] = shlex.join(["tremorscope", "steer", "bake", model, name, *steer])
+            rows.append(row)
+    reasons = list(dict.fromkeys(reason for reason in refusals if reason is not None))
     return Table.of_rows(
         rows,
         name="use_a_direction",
         title="Going on with a direction",
-        caption="Text to copy. In Python, after `import tremorscope; from pathlib import Path; from "
-        "tremorscope.foundations.arrays import read_arrays`, `edited` is a network like any other: "
-        "`edited.apply`, `generate(edited, ...)`, `examine(edited, ...)`; other sizes are other strengths. The command "
-        "is for the first direction of each cell, whose file `tremorscope steer` reads: `--alpha` is the strength, 1 a "
-        "step as in the map, and may be negative.",
+        caption="Text to copy: add a step of the size of the map along a direction. In Python, `edited` is a network "
+        "like any other: `edited.apply`, `generate(edited, [prompt])`, `examine(edited, prompt=...)`; another `size` "
+        "is another strength, and a negative one the other way."
+        + (_ABOUT_APPLY if model is not None else "")
+        + (_ABOUT_BAKE if model is not None and None in refusals else "")
+        + "".join(f" No bake command where weights cannot hold the step: {reason}" for reason in reasons),
+        code=("as Python", "as command", "bake command"),
     )
+
+
+def _python(model: str | None, path: Path, key: str, step: float, address: str) -> str:
+    """A direction's edit as a few lines that run as they are, once the model has a name."""
+    first = "# network: the one that was examined" if model is None else f"network = tremorscope.load({model!r})"
+    return "\n".join(
+        [
+            "from pathlib import Path",
+            "import tremorscope",
+            "from tremorscope.foundations.arrays import read_arrays",
+            first,
+            f"direction = read_arrays(Path({str(path.resolve())!r}))[{key!r}]",
+            f"edited = network.with_edits(tremorscope.Add(direction, size={step:.6g}).at({address!r}))",
+        ]
+    )
+
+
+def _room(network: Network, prompt: str) -> list[str]:
+    """An option that keeps what is written inside the context, where the usual number of tokens would not be."""
+    limit, length = context_length(network), encode(network, [prompt]).kwargs["input_ids"].shape[1]
+    room = _USUAL_TOKENS if limit is None else limit - length + 1
+    return ["--tokens", str(room)] if room < _USUAL_TOKENS else []
+
+
+def _bake_refusal(network: Network, cell: CellDirections) -> str | None:
+    """Why no weights can hold a step at this place, at every position; None where they can."""
+    step = Add(cell.readings[0].vector, size=cell.readings[0].step)
+    return bake_refusal(network, step.at(f"acts:{cell.metric.site}@all"))

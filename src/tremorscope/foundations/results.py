@@ -23,13 +23,15 @@ SCHEMA = "tremorscope.result/1"
 class Table:
     """Named columns of equal length. A cell is text, a number, a boolean, None or an `Estimate`.
 
-    A column of estimates is stored as `NAME`, `NAME_low`, `NAME_high`, `NAME_level`, `NAME_n`, `NAME_method`.
+    A column of estimates is stored as `NAME`, `NAME_low`, `NAME_high`, `NAME_level`, `NAME_n`, `NAME_method`. Columns
+    named in `code` hold text to copy: the report gives each cell a button "Copy NAME".
     """
 
     name: str
     title: str
     caption: str
     columns: Mapping[str, Sequence[Any]]
+    code: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         lengths = {key: len(column) for key, column in self.columns.items()}
@@ -37,12 +39,13 @@ class Table:
             raise BadInput(f"columns of table {self.name!r}", got=lengths, wanted="equal lengths")
 
     @classmethod
-    def of_rows(cls, rows: Sequence[Mapping[str, Any]], *, name: str, title: str, caption: str) -> Table:
+    def of_rows(
+        cls, rows: Sequence[Mapping[str, Any]], *, name: str, title: str, caption: str, code: tuple[str, ...] = ()
+    ) -> Table:
         """A table from dictionaries; columns in the order of first appearance, gaps are None."""
         keys = list(dict.fromkeys(key for row in rows for key in row))
-        return cls(
-            name=name, title=title, caption=caption, columns={key: [row.get(key) for row in rows] for key in keys}
-        )
+        columns = {key: [row.get(key) for row in rows] for key in keys}
+        return cls(name=name, title=title, caption=caption, columns=columns, code=code)
 
     @property
     def num_rows(self) -> int:
@@ -73,7 +76,7 @@ class Table:
                 key: [{"estimate": cell.to_dict()} if isinstance(cell, Estimate) else _plain(cell) for cell in column]
                 for key, column in self.columns.items()
             },
-        }
+        } | ({"code": list(self.code)} if self.code else {})
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Table:
@@ -86,6 +89,7 @@ class Table:
                 key: [Estimate.from_dict(cell["estimate"]) if isinstance(cell, dict) else cell for cell in column]
                 for key, column in data["columns"].items()
             },
+            code=tuple(data.get("code", ())),
         )
 
 

@@ -69,6 +69,10 @@ def test_several_edits_of_one_layer_keep_their_order():
     torch.testing.assert_close(logits(baked, batch), logits(edited.with_edits(first), batch))
 
 
+def barren():
+    return Network(nn.Sequential(nn.Linear(2, 2, bias=False)))
+
+
 def tied():
     module = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     module[1].weight = module[0].weight
@@ -83,10 +87,12 @@ def tied():
         (lambda: bake(made("mlp"), clamp(high=1.0).at("acts:0")), "got Clamp, which is no constant affine map"),
         (lambda: bake(made("mlp"), Add(torch.ones(5)).at("acts:1")), "which no single linear layer feeds"),
         (lambda: bake(made("mlp"), Add(torch.ones(4)).at("acts:0")), "got 4 entries in the edit; wanted 5"),
-        (lambda: bake(made("gpt2"), Add(torch.ones(16)).at("acts:resid_post.0")), "The residual stream is a sum"),
-        (lambda: bake(made("gpt2"), Add(torch.ones(16)).at("acts:resid_mid.0")), "The residual stream is a sum"),
+        (lambda: bake(made("gpt2"), Add(torch.ones(16)).at("acts:final_norm")), "which no single linear layer feeds"),
         (lambda: bake(made("gpt2"), Add(torch.ones(16)).at("acts:attn_out.0@last")), "weights know no positions"),
-        (lambda: bake(made("llama"), Add(torch.ones(16)).at("acts:attn_out.0")), "a layer without a bias"),
+        (
+            lambda: bake(barren(), Add(torch.ones(2)).at("acts:0")),
+            "a layer without a bias in a Sequential, which has no",
+        ),
         (lambda: bake(tied(), Add(torch.ones(2)).at("acts:0")), r"weights that are shared \(0\.weight, 1\.weight\)"),
         (lambda: bake(made("gpt2"), Add(torch.ones(15)).at("acts:logits")), "weights that are shared"),
         (

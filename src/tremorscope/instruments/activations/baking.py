@@ -1,7 +1,8 @@
-"""Edits written into the weights of the layer that feeds the site, so that they cost nothing any more."""
+"""Edits written into weights, so that they cost nothing any more."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -9,9 +10,11 @@ from torch import Tensor, nn
 
 from tremorscope.foundations.errors import BadInput
 from tremorscope.instruments.activations.aliases import find_place, place_ahead
+from tremorscope.instruments.activations.changed_weights import ChangedWeights, is_linear, shared_names
 from tremorscope.instruments.activations.folding import AffineMap, constant_affine
 from tremorscope.instruments.activations.places import Place
 from tremorscope.instruments.activations.probe import required_batch, same, watch
+from tremorscope.instruments.activations.residual_baking import StreamPlace, bake_stream, stream_places, stream_width
 from tremorscope.instruments.task import Batch
 
 if TYPE_CHECKING:
@@ -20,18 +23,29 @@ if TYPE_CHECKING:
 
 
 def bake(network: Network, *placed: PlacedEdit, batch: Batch | None = None) -> Network:
-    """The same function without hooks: constant affine edits of activations, as other weights.
+    """The same function without hooks: constant affine edits of activations, as other weights, at every position.
 
-    A site can be baked that is the output of a linear layer, or its input, or the output of a module that ends in one
-    (`attn_out.L`, `mlp_out.L`, `q.L.H`, `head_out.L.H`, ...). The user's module is not touched: what comes back is a
-    view with other weights, and `unbake` gives the old one.
+    | site | what can be baked |
+    |---|---|
+    | output or input of a linear layer, or of a module that ends in one (`attn_out.L`, `q.L.H`, ...) | any affine map |
+    | an embedding (`embed`), the stream before the first block (`resid_pre.0`) | any affine map |
+    | the residual stream anywhere (`resid_pre.L`, `resid_mid.L`, `resid_post.L`) | an addition |
+    | the residual stream from `resid_pre.0` on, the same edit at each of `residual_sites(network)` | an ablation, a |
+    | | projection, a coordinate that is set: whatever done twice is done once |
+
+    The user's module is not touched: what comes back is a view with other weights, and `unbake` gives the old one.
+    Where a constant needs a bias that is not there and the model's configuration knows one, or token embedding and
+    output layer are one matrix and the embedding has to change alone, the view is of a copy of the module with that
+    room; such a view has no recipe. Edits of the stream and of embeddings are checked against the hooked view before
+    they are believed.
 
     Args:
         network: A view; its own edits of activations are baked where none are given.
         placed: Edits to bake.
         batch: To find the layer that a module ends in; see `Network.site_map`.
 
-    Cost: a product of the layer's weights with the edit, in float64; a forward pass where the layer is to be found.
+    Cost: a product of the layer's weights with the edit, in float64; a forward pass where the layer is to be found;
+    a second set of weights where there was no room.
 
     >>> from tremorscope.instruments.activations.named_edits import directional_ablate
     >>> from tremorscope.instruments.network import Network
@@ -41,30 +55,60 @@ def bake(network: Network, *placed: PlacedEdit, batch: Batch | None = None) -> N
     (0.0, ())
 
     Raises:
-        BadInput: If an edit depends on the vector by more than an affine map, or on the position; no linear layer feeds
-            the site; its weights are shared; or it has no bias to hold the edit's constant part.
+        BadInput: If an edit depends on the vector by more than an affine map, or on the position; nothing that can be
+            changed writes what it edits, or its weights are shared; it needs a bias that the layer cannot have; or
+            the weights do not give what the hooks give.
         SiteNotFound: If a site names nothing in this network.
     """
+    changed, is_looked_through = _changed(network, placed, batch)
+    view = changed.view()
+    view.edits, view._taps = (network.edits, network._taps) if placed else ((), ())
+    if is_looked_through:
+        _check_same(network.with_edits(*placed) if placed else network, view, required_batch(network, batch))
+    view._unbaked = network
+    return view
+
+
+def bake_refusal(network: Network, *placed: PlacedEdit, batch: Batch | None = None) -> str | None:
+    """Why `bake` would not write these edits, as far as can be told without a view of them; None if it would.
+
+    Cost: that of `bake`, without a second set of weights and without the check of outputs.
+    """
+    try:
+        _changed(network, placed, batch)[0].check_room()
+    except BadInput as error:
+        return str(error)
+    return None
+
+
+def _changed(network: Network, placed: tuple[PlacedEdit, ...], batch: Batch | None) -> tuple[ChangedWeights, bool]:
+    """The weights that change, and whether that rests on a look at what modules gave."""
     chosen = placed or network.edits
     if not chosen:
         raise BadInput("edits to bake", got="none", wanted="at least one edit of activations")
     wanted = [(edit, _required_place(network, edit, batch)) for edit in chosen]
     if placed:
         _check_order(network, wanted)
+    stream = _stream(network, wanted, batch)
+    of_stream = [place for node in stream for place in node.places]
+    maps = [(edit, place, _checked_map(edit)) for edit, place in wanted]
     # Inner modules act before those around them, whatever the order of the edits.
-    wanted.sort(key=lambda pair: -len(pair[1].module.split(".")))
-    changed: dict[str, tuple[Tensor, Tensor]] = {}
-    for edit, place in wanted:
-        path = _layer(network, edit, place, batch)
-        weight, bias = changed.get(path) or _weights(network, path)
-        changed[path] = _baked(edit, place, _checked_map(edit), weight, bias)
-    params = dict(network.params)
-    for path, (weight, bias) in changed.items():
-        _write(network, params, path, weight, bias)
-    view = network._view(params, network.name)
-    view.edits, view._taps = (network.edits, network._taps) if placed else ((), ())
-    view._unbaked = network
-    return view
+    inner = sorted((one for one in maps if one[1] not in of_stream), key=lambda one: -len(one[1].module.split(".")))
+    changed = ChangedWeights(network)
+    for edit, place, made in inner:
+        if place.port == "out.0" and isinstance(network.module.get_submodule(place.module), nn.Embedding):
+            _check_width(edit, made, network.params[f"{place.module}.weight"].shape[1])
+            changed.map_table(place.module, made)
+        else:
+            _bake_layer(changed, batch, edit, place, made)
+    if len(inner) < len(maps):
+        found = partial(_layer, network, batch)
+        outer = [one for one in maps if one[1] in of_stream]
+        width = stream_width(network, stream, batch)
+        for edit, _, made in outer:
+            _check_width(edit, made, width)
+        bake_stream(changed, outer, stream, batch, found, partial(_bake_layer, changed, batch))
+    return changed, len(inner) < len(maps) or changed.maps_tables
 
 
 def unbake(network: Network) -> Network:
@@ -97,6 +141,16 @@ def _check_order(network: Network, wanted: list[tuple[PlacedEdit, Place]]) -> No
             )
 
 
+def _stream(network: Network, wanted: list[tuple[PlacedEdit, Place]], batch: Batch | None) -> list[StreamPlace]:
+    """Places of the residual stream, if one may be among what is wanted."""
+    if all(is_linear(network.module.get_submodule(place.module)) for _, place in wanted):
+        return []
+    try:
+        return stream_places(network, batch)
+    except BadInput:  # no input can be made up that the module takes
+        return []
+
+
 def _checked_map(edit: PlacedEdit) -> AffineMap:
     found = constant_affine(edit.edit)
     if found is None:
@@ -107,17 +161,26 @@ def _checked_map(edit: PlacedEdit) -> AffineMap:
         )
     if edit.site.position not in (None, "all") or edit.where is not None:
         raise BadInput(
-            str(edit), got="an edit at some positions", wanted="one at all of them: weights know no positions"
+            str(edit),
+            got="an edit at some positions",
+            wanted="one at all of them: weights know no positions",
+            remedy="Leave the position out, and the baked edit acts at every position; or keep it in with_edits(...).",
         )
     return found
 
 
-def _layer(network: Network, edit: PlacedEdit, place: Place, batch: Batch | None) -> str:
+def _bake_layer(changed: ChangedWeights, batch: Batch | None, edit: PlacedEdit, place: Place, made: AffineMap) -> None:
+    """Put the output of a linear layer, or its input, through a map."""
+    path = _layer(changed.network, batch, edit, place)
+    changed.put(path, *_baked(edit, place, made, changed.weight(path), changed.bias(path)))
+
+
+def _layer(network: Network, batch: Batch | None, edit: PlacedEdit, place: Place) -> str:
     """Path of the linear layer whose output (or, at an `in` port, input) the site is."""
     module = network.module
-    if _is_linear(module.get_submodule(place.module)):
+    if is_linear(module.get_submodule(place.module)):
         path: str | None = place.module
-    elif place.port.startswith("out.") and any(map(_is_linear, module.get_submodule(place.module).modules())):
+    elif place.port.startswith("out.") and any(map(is_linear, module.get_submodule(place.module).modules())):
         path = _ending(network, place, required_batch(network, batch))
     else:
         path = None
@@ -125,14 +188,15 @@ def _layer(network: Network, edit: PlacedEdit, place: Place, batch: Batch | None
         raise BadInput(
             str(edit),
             got=f"{place}, which no single linear layer feeds",
-            wanted="a site such as attn_out.L, mlp_out.L, q.L.H, head_out.L.H, or a linear layer",
-            remedy="The residual stream is a sum: bake at everything that is added to it.",
+            wanted="a site such as attn_out.L, mlp_out.L, q.L.H, head_out.L.H, a linear layer, or an addition to the "
+            "residual stream",
+            remedy="Keep the edit in with_edits(...).",
         )
     if place.port not in ("out.0", "in.0", "kwarg.input", "kwarg.x"):
         raise BadInput(str(edit), got=f"the port {place.port}", wanted="the input or output of a linear layer")
     layer = module.get_submodule(path)
     paths = [name for name, part in module.named_modules(remove_duplicate=False) if part is layer]
-    names = [name for name, one in module.named_parameters(remove_duplicate=False) if one is layer.weight]
+    names = shared_names(module, f"{path}.weight")
     if len(paths) > 1 or len(names) > 1:
         raise BadInput(
             str(edit), got=f"weights that are shared ({', '.join(names)})", wanted="a layer with weights of its own"
@@ -143,7 +207,7 @@ def _layer(network: Network, edit: PlacedEdit, place: Place, batch: Batch | None
 def _ending(network: Network, place: Place, batch: Batch) -> str | None:
     """The linear layer inside a module whose output is the module's."""
     module = network.module.get_submodule(place.module)
-    inside = [name for name, part in module.named_modules() if _is_linear(part)]
+    inside = [name for name, part in module.named_modules() if is_linear(part)]
     prefix = f"{place.module}." if place.module else ""
     plain = network._without_edits()
     seen, _ = watch(plain, batch, [place.module, *(prefix + name for name in inside)])
@@ -161,10 +225,7 @@ def _baked(edit: PlacedEdit, place: Place, made: AffineMap, weight: Tensor, bias
     width = weight.shape[0] if is_output else weight.shape[1]
     columns = slice(*(place.columns or (0, width)))
     needed = columns.stop - columns.start
-    if len(made.shift) != needed:
-        raise BadInput(
-            str(edit), got=f"{len(made.shift)} entries in the edit", wanted=f"{needed}, the width of the value there"
-        )
+    _check_width(edit, made, needed)
     left, right, shift = (one.to(weight.device) for one in made[:3])
     if is_output:
         rows, offset = weight[columns], bias[columns]
@@ -177,30 +238,37 @@ def _baked(edit: PlacedEdit, place: Place, made: AffineMap, weight: Tensor, bias
     return weight, bias
 
 
-def _weights(network: Network, path: str) -> tuple[Tensor, Tensor]:
-    """Weight [out, in] and bias of a layer of this view, in float64; zeros where there is no bias."""
-    weight = network.params[f"{path}.weight"].double()
-    weight = weight if isinstance(network.module.get_submodule(path), nn.Linear) else weight.mT
-    bias = network.params.get(f"{path}.bias")
-    return weight, (weight.new_zeros(len(weight)) if bias is None else bias.double())
-
-
-def _write(network: Network, params: dict[str, Tensor], path: str, weight: Tensor, bias: Tensor) -> None:
-    old = params[f"{path}.weight"]
-    weight = weight if isinstance(network.module.get_submodule(path), nn.Linear) else weight.mT
-    params[f"{path}.weight"] = weight.to(old.dtype).contiguous()
-    if f"{path}.bias" in params:
-        params[f"{path}.bias"] = bias.to(old.dtype)
-    elif bias.any():
+def _check_width(edit: PlacedEdit, made: AffineMap, width: int) -> None:
+    if len(made.shift) != width:
         raise BadInput(
-            f"edits to bake into {path}",
-            got="a constant part, and a layer without a bias",
-            wanted="an edit that only removes or turns components",
-            remedy="Keep the edit in with_edits(...), or leave out its reference and shift.",
+            str(edit), got=f"{len(made.shift)} entries in the edit", wanted=f"{width}, the width of the value there"
         )
 
 
-def _is_linear(module: Any) -> bool:
-    """Also transformers' Conv1D, a linear layer with its weight the other way round."""
-    is_turned = type(module).__name__ == "Conv1D" and hasattr(module, "nf")
-    return is_turned or isinstance(module, nn.Linear)
+def _check_same(hooked: Network, baked: Network, batch: Batch) -> None:
+    """Compare outputs on a few tokens: modules may be used in more ways than one look at them shows."""
+    with torch.no_grad():
+        wanted, found = (_main(one.output(one.params, batch)) for one in (hooked, baked))
+    if wanted is None or found is None:
+        return
+    wanted, found = wanted.double(), found.double()
+    gap = float((found - wanted).norm() / wanted.norm().clamp_min(1e-30))
+    allowed = max(1e-4, 64 * float(torch.finfo(hooked.dtype).eps))
+    if not gap <= allowed:
+        raise BadInput(
+            "edits to bake",
+            got=f"weights whose outputs miss those of the hooked view by {gap:.1e}",
+            wanted=f"at most {allowed:.1e}",
+            remedy="A layer is used in more ways than one here, or other edits are in the way: keep the edits in "
+            "with_edits(...), or bake all of them together.",
+        )
+
+
+def _main(output: Any) -> Tensor | None:
+    """What a network says first: logits, where it has them."""
+    found = getattr(output, "logits", output)
+    if isinstance(found, dict):
+        found = next(iter(found.values()), None)
+    if isinstance(found, tuple | list):
+        found = found[0] if found else None
+    return found if isinstance(found, Tensor) else None

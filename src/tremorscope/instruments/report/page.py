@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 MAX_INLINE_CSV = 200_000  # bytes; longer tables are fetched from the run directory
 MAX_ROWS = 1_000  # of one table on the page; a page of more is slow to open and is read by nobody
 ROWS_AT_FIRST = 15
+LONG_CELL = 18  # characters: a column of such text is kept from being squeezed to a word in each line
 
 # The palette as it is drawn on a dark page: the same order of hues, the two darkest made lighter.
 _DARK_PALETTE = ("#4DA6E8", "#F08A4B", "#3CC79B", "#E39BC4", "#F2B632", "#A5DCFA", "#E5D64A")
@@ -105,6 +106,7 @@ def _render(results: Sequence[Result], command: str | None) -> str:
         lstrip_blocks=True,
     )
     environment.filters["numeral"] = numeral
+    environment.filters["prose"] = _prose
     sections = [_section(result, command, f"r{i}-" if len(results) > 1 else "") for i, result in enumerate(results)]
     return environment.get_template("page.html.j2").render(
         title=sections[0]["title"] if len(results) == 1 else _joint_title(results),
@@ -220,7 +222,11 @@ def _table(table: Table, prefix: str) -> dict[str, Any]:
         "name": table.name,
         "title": table.title,
         "caption": table.caption,
-        "columns": [{"label": key.replace("_", " "), "numeric": numeric.get(key, False)} for key in table.columns],
+        "columns": [
+            {"label": key.replace("_", " "), "numeric": numeric.get(key, False), "code": key in table.code}
+            | {"words": any(isinstance(cell, str) and len(cell) > LONG_CELL for cell in column)}
+            for key, column in table.columns.items()
+        ],
         "rows": rows,
         "num_rows": table.num_rows,
         "csv": _csv_link(table),
@@ -241,6 +247,17 @@ def _csv_link(table: Table) -> str | None:
     if len(content) > MAX_INLINE_CSV:
         return None
     return "data:text/csv;charset=utf-8;base64," + base64.b64encode(content).decode()
+
+
+def _prose(text: str) -> Markup:
+    """Text with what stands between backticks as code.
+
+    >>> print(_prose("Write `a < b`."))
+    Write <code>a &lt; b</code>.
+    """
+    from markupsafe import Markup, escape
+
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def _embedded(data: object, what: str) -> Markup:

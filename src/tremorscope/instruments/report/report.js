@@ -89,18 +89,58 @@
     return figure.spec;
   }
 
+  // The library's menus are worked by mouse only, and lie over the legend in a narrow window. One that only changes
+  // traces becomes a menu of the page, which a keyboard works too.
+  function choices(figure) {
+    const menus = spec(figure).layout.updatemenus || [];
+    const buttons = menus.length === 1 ? menus[0].buttons || [] : [];
+    const isPlain = (button) => button.method === "restyle" && Object.keys(button.args[0]).every((key) => !key.includes("."));
+    return buttons.length && buttons.every(isPlain) ? buttons : [];
+  }
+
+  function traces(figure, place) {
+    const { data } = spec(figure);
+    const button = choices(figure)[place];
+    if (!button) return data;
+    const [change, places] = button.args;
+    return data.map((trace, i) => {
+      const own = places ? places.indexOf(i) : i;
+      if (own < 0) return trace;
+      const changed = Object.entries(change).map(([key, value]) => [key, Array.isArray(value) ? value[own % value.length] : value]);
+      return { ...trace, ...Object.fromEntries(changed) };
+    });
+  }
+
+  function addMenu(figure, plot) {
+    const buttons = choices(figure);
+    if (!buttons.length || figure.chosen !== undefined) return;
+    figure.chosen = spec(figure).layout.updatemenus[0].active || 0;
+    const menu = document.createElement("select");
+    menu.className = "choice";
+    menu.setAttribute("aria-label", "Shown in " + figure.querySelector(".heading").textContent);
+    buttons.forEach((button, place) => menu.add(new Option(button.label, place, false, place === figure.chosen)));
+    menu.addEventListener("change", () => { figure.chosen = Number(menu.value); draw(figure, false); });
+    plot.before(menu);
+  }
+
   function draw(figure, printing) {
     const plot = figure.querySelector(".plot");
-    const { data, layout } = spec(figure);
+    addMenu(figure, plot);
+    const data = traces(figure, figure.chosen);
+    const layout = choices(figure).length ? { ...spec(figure).layout, updatemenus: [] } : spec(figure).layout;
     const isDark = dark.matches && !printing;
-    const height = layout.height || (window.innerWidth < 600 ? 340 : 430);
+    const isNarrow = window.innerWidth < 600;
+    // There a legend has one entry in each line, and would leave no room for the drawing.
+    const named = data.filter((trace) => trace.name && trace.visible !== false && trace.showlegend !== false);
+    const lines = isNarrow && layout.showlegend !== false && named.length > 2 ? named.length - 2 : 0;
+    const height = (layout.height || (isNarrow ? 340 : 430)) + 19 * lines;
     if (!figure.drawn) {
       plot.replaceChildren();
       plot.style.height = height + "px";
     }
     const fit = printing ? { autosize: false, width: PRINT_WIDTH, height: Math.min(height, 430) }
                          : { autosize: true, width: undefined, height: undefined };
-    const whole = { ...recoloured({ ...layout, ...logAxes(layout, data) }, isDark), ...fit, template: template(isDark), uirevision: "kept" };
+    const whole = { ...recoloured({ ...layout, ...logAxes(layout, data) }, isDark), ...fit, template: template(isDark), uirevision: "kept " + figure.chosen };
     const config = {
       displaylogo: false, responsive: true, displayModeBar: "hover",
       showSendToCloud: false, plotlyServerURL: "", // the library offers to upload the data; this page does not
@@ -201,15 +241,19 @@
   // Long format: one line per point, one column per array that any trace has; a matrix `z` is unrolled.
   function csv(figure) {
     const points = [];
-    spec(figure).data.forEach((trace, place) => {
+    const buttons = choices(figure);
+    const views = buttons.length ? buttons.map((button, place) => [{ shown: button.label }, traces(figure, place)])
+      : [[{}, spec(figure).data]];
+    views.forEach(([view, data]) => data.forEach((trace, place) => {
+      if (buttons.length && trace.visible === false) return;
       const name = trace.name === undefined ? "trace " + (place + 1) : trace.name;
       if (Array.isArray(trace.z) && Array.isArray(trace.z[0])) {
         trace.z.forEach((row, i) => row.forEach((z, j) => points.push({
-          trace: name, x: trace.x ? trace.x[j] : j, y: trace.y ? trace.y[i] : i, z,
+          ...view, trace: name, x: trace.x ? trace.x[j] : j, y: trace.y ? trace.y[i] : i, z,
         })));
         return;
       }
-      const columns = Object.entries(trace).filter(([, value]) => Array.isArray(value));
+      const columns = Object.entries(trace).filter(([key, value]) => Array.isArray(value) && key !== "customdata");
       ["x", "y"].forEach((axis) => {
         const error = trace["error_" + axis];
         if (!error) return;
@@ -218,9 +262,9 @@
       });
       const length = Math.max(0, ...columns.map(([, value]) => value.length));
       for (let i = 0; i < length; i += 1) {
-        points.push(Object.fromEntries([["trace", name], ...columns.map(([key, value]) => [key, value[i]])]));
+        points.push(Object.fromEntries([...Object.entries(view), ["trace", name], ...columns.map(([key, value]) => [key, value[i]])]));
       }
-    });
+    }));
     const header = Array.from(new Set(points.flatMap((point) => Object.keys(point))));
     return [header, ...points.map((point) => header.map((key) => point[key]))]
       .map((row) => row.map(quoted).join(",")).join("\n") + "\n";
@@ -238,16 +282,37 @@
     document.getElementById("announcement").textContent = text;
   }
 
+  // Where there is no clipboard without permission, an unseen field is selected and copied as the browser does it.
+  function copiedByHand(text) {
+    const field = document.createElement("textarea");
+    field.value = text;
+    field.readOnly = true;
+    field.className = "spoken";
+    document.body.append(field);
+    field.select();
+    let isCopied = false;
+    try { isCopied = document.execCommand("copy"); } catch (error) { isCopied = false; }
+    field.remove();
+    return isCopied;
+  }
+
   function copy(button) {
-    const code = button.parentElement.querySelector("code");
-    const done = () => {
-      button.textContent = "Copied";
-      say("The command is on the clipboard.");
-      setTimeout(() => { button.textContent = "Copy"; }, 1600);
+    const place = button.closest("td, .command");
+    const code = place.querySelector("code");
+    button.dataset.label = button.dataset.label || button.textContent;
+    const show = (text, told) => {
+      button.textContent = text;
+      say(told);
+      clearTimeout(button.waiting);
+      button.waiting = setTimeout(() => { button.textContent = button.dataset.label; }, 2000);
     };
-    const byHand = () => { // no clipboard without permission: select it, so that one key is left
-      getSelection().selectAllChildren(code);
-      if (document.execCommand("copy")) done(); else say("The command is selected.");
+    const done = () => show("Copied", "Copied to the clipboard.");
+    const byHand = () => {
+      if (copiedByHand(code.textContent)) { button.focus(); return done(); }
+      const details = place.querySelector("details");
+      if (details) details.open = true;
+      getSelection().selectAllChildren(code); // one key is left to the reader
+      return show("Press Ctrl+C", "The text is selected: press Control and C to copy it.");
     };
     if (navigator.clipboard) navigator.clipboard.writeText(code.textContent).then(done, byHand); else byHand();
   }

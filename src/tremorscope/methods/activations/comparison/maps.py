@@ -15,7 +15,7 @@ from tremorscope.foundations.estimate import Estimate
 from tremorscope.foundations.figures import Axis, Figure, numbers
 from tremorscope.foundations.results import Table
 from tremorscope.foundations.statistics import holm, t_test_p
-from tremorscope.methods.activations.sensitivity_map.figures import token_axis
+from tremorscope.methods.activations.sensitivity_map.figures import rings, shown, token_axis
 from tremorscope.methods.activations.sensitivity_map.measurement import SensitivityMap
 
 LEVEL = 0.05
@@ -47,7 +47,8 @@ class MapDifference:
             return "The sensitivity maps of this prompt are the same in every cell."
         return (
             f"{int(self.marked.sum())} of {self.marked.numel()} cells of the sensitivity map differ (Holm, {LEVEL:g}), "
-            f"most at {self.first.label(layer, token)}: by {self.differences[layer][token]} nats."
+            f"most at {self.first.label(layer, token)}: by {self.differences[layer][token]} nats "
+            "(KL in the second network less KL in the first)."
         )
 
     def largest(self) -> tuple[int, int]:
@@ -87,6 +88,25 @@ class MapDifference:
             )
         ]
 
+    def _about_rings(self) -> str:
+        count, cells = int(self.marked.sum()), self.marked.numel()
+        if not count:
+            return f"No cell has a ring, which would say that the difference is not chance (Holm, {LEVEL:g})."
+        return (
+            f"A ring (\N{WHITE CIRCLE}) stands in the {count} of {cells} cells whose difference is not chance "
+            f"(Holm, {LEVEL:g})."
+        )
+
+    def _hover(self, layer: int, token: int) -> str:
+        lines = [
+            f"<b>{shown(self.first.tokens[token])}</b>, input of block {layer}",
+            f"first: {self.first.estimate(layer, token)}",
+            f"second: {self.second.estimate(layer, token)}",
+            f"second less first: {self.differences[layer][token]}",
+            f"adjusted p {self.adjusted[layer][token]:.2g}",
+        ]
+        return "<br>".join(lines)
+
     def figures(self) -> list[Figure]:
         """Heat map of the ratio, with rings where the difference is not chance."""
         noise = max(self.first.own.noise, self.second.own.noise, 1e-9)
@@ -96,6 +116,7 @@ class MapDifference:
         ]
         ratio = logs[1] - logs[0]
         reach = max(float(numpy.abs(ratio).max()), 0.1)
+        ticks = numpy.linspace(-reach, reach, 5)
         marked = self.marked.nonzero().tolist()
         heat = {
             "type": "heatmap",
@@ -107,31 +128,32 @@ class MapDifference:
             "colorscale": "RdBu",
             "xgap": 1,
             "ygap": 1,
-            "colorbar": {"title": {"text": "log<sub>10</sub> of the ratio", "side": "right"}},
-            "hovertemplate": "ratio 10^%{z:.2f}<extra></extra>",
-        }
-        rings = {
-            "type": "scatter",
-            "mode": "markers",
-            "x": [token for _, token in marked],
-            "y": [layer for layer, _ in marked],
-            "marker": {"symbol": "circle-open", "size": 15, "color": "black", "line": {"width": 2, "color": "black"}},
-            "hoverinfo": "skip",
+            "colorbar": {
+                "title": {"text": "KL, second over first", "side": "right"},
+                "tickvals": numbers(ticks),
+                "ticktext": [f"{10**power:.2g}" for power in ticks],
+            },
+            "customdata": [
+                [self._hover(layer, token) for token in range(self.first.num_tokens)]
+                for layer in range(self.first.num_layers)
+            ],
+            "hovertemplate": "%{customdata}<extra></extra>",
         }
         return [
             Figure(
                 name="map_difference",
                 title="What disturbs the second network more, or less",
-                caption=f"KL in {self.second.network} over KL in {self.first.network}, cell by cell; a ring stands "
-                f"where the difference is not chance (Holm, {LEVEL:g}).",
-                traces=[heat, rings],
+                caption=f"How far the prediction moves when one token is disturbed at the input of one block: KL in "
+                f"the second network ({self.second.network}) over KL in the first ({self.first.network}), red where "
+                f"the second answers more. {self._about_rings()}",
+                traces=[heat, *rings(marked)],
                 x=Axis(title="disturbed token"),
                 y=Axis(title="input of block"),
                 layout={
                     "xaxis": {"title": {"text": "disturbed token"}, "showgrid": False, **token_axis(self.first.tokens)},
                     "yaxis": {"title": {"text": "input of block"}, "dtick": 1, "showgrid": False},
                     "showlegend": False,
-                    "height": 190 + 42 * min(self.first.num_layers, 16),
+                    "height": 150 + 42 * min(self.first.num_layers, 16),
                 },
             )
         ]

@@ -46,7 +46,8 @@ class ActivationShift:
     def sentence(self) -> str:
         """What a reader wants first."""
         return (
-            f"On these texts the predictions differ by {self.divergence} nats for each token, in KL (mean over texts)."
+            f"On ordinary texts the predictions differ by {self.divergence} nats for each token, in KL (mean over "
+            "texts)."
         )
 
     def tables(self) -> list[Table]:
@@ -67,7 +68,7 @@ class ActivationShift:
             Table.of_rows(
                 rows,
                 name="activation_shift",
-                title="What moved in the activations",
+                title="What moved in the activations, in numbers",
                 caption="The same texts in both networks: distance of the means (in typical distances between two "
                 "activations), relative change of the covariance, and the largest principal angle between the ten main "
                 "directions. Chance is what every second token shows against the others in the first network alone.",
@@ -84,16 +85,18 @@ class ActivationShift:
             null = [getattr(one, part) for one in self.halves]
             dash = "dot" if part == "mean" else "dash"
             traces.append(line(places, null, f"{label}, by chance", colour=NULL_COLOUR, dash=dash))
+        seen = [value for trace in traces for value in trace["y"] if value is not None]
+        is_wide = bool(seen) and min(seen) > 0 and max(seen) > 30 * min(seen)
         return [
             Figure(
                 name="activation_shift",
                 title="What moved in the activations",
-                caption="Shift of the mean (in typical distances) and relative change of the covariance of the "
-                "activations at each block input, beside what every second token shows against the others "
-                "in one network.",
+                caption="Shift of the mean (in typical distances between two activations) and change of the covariance "
+                "(relative to its norm), from the first network to the second, of the activations at each block input; "
+                "grey is chance, what every second token shows against the others in the first network.",
                 traces=traces,
                 x=Axis(title="input of block"),
-                y=Axis(title="shift"),
+                y=Axis(title="shift (relative)", log=is_wide),
                 layout={"xaxis": {"title": {"text": "input of block"}, "dtick": 1}},
             )
         ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tremorscope.foundations.errors import BadInput
-from tremorscope.foundations.figures import PALETTE, Axis, Figure, bars
+from tremorscope.foundations.figures import PALETTE, Axis, Figure, numbers
 from tremorscope.foundations.results import Table
 from tremorscope.foundations.seeds import generator
 from tremorscope.instruments.network import Network
@@ -87,7 +87,7 @@ class WeightChange:
             Table.of_rows(
                 rows,
                 name="weight_change",
-                title="What moved in the weights",
+                title="What moved in the weights, tensor by tensor",
                 caption="Norm of the difference of each tensor, relative to the first network's; the effective rank "
                 "says in how many directions a matrix moved." + (stiff if self.num_stiff else ""),
             )
@@ -98,18 +98,39 @@ class WeightChange:
         shown = [one for one in self.tensors if one.relative > 0][:_SHOWN]
         if not shown:
             return []
-        traces = [bars([one.name for one in shown], [one.relative for one in shown], "change", colour=PALETTE[0])]
+        trace = {
+            "type": "bar",
+            "orientation": "h",
+            "x": numbers([one.relative for one in shown]),
+            "y": _short([one.name for one in shown]),
+            "name": "change",
+            "marker": {"color": PALETTE[0]},
+        }
         return [
             Figure(
                 name="weight_change",
                 title="What moved in the weights",
-                caption="Norm of each tensor's change relative to its own norm, the largest first.",
-                traces=traces,
-                x=Axis(title="tensor"),
-                y=Axis(title="relative change"),
-                layout={"xaxis": {"title": {"text": ""}, "tickangle": -50}},
+                caption="Norm of each tensor's change relative to its norm in the first network, the largest first: at "
+                f"1 it has moved as far as it is long. {_of_all(len(shown), len(self.tensors))}",
+                traces=[trace],
+                x=Axis(title="norm of the change / norm in the first network"),
+                y=Axis(title=""),
+                layout={
+                    "yaxis": {"autorange": "reversed", "tickfont": {"size": 11}, "showgrid": False},
+                    "height": 110 + 21 * len(shown),
+                },
             )
         ]
+
+
+def _short(names: Sequence[str]) -> list[str]:
+    """Names without what all of them begin with."""
+    heads = {name.partition(".")[0] for name in names}
+    return [name.partition(".")[2] or name for name in names] if len(heads) == 1 else list(names)
+
+
+def _of_all(num_shown: int, num_tensors: int) -> str:
+    return "All tensors that moved." if num_shown < _SHOWN else f"The first {num_shown} of {num_tensors} tensors."
 
 
 def measure_weight_change(

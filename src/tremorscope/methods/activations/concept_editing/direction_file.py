@@ -23,7 +23,8 @@ SCHEMA = "tremorscope.concept/1"
 def save_direction(fit: ConceptFit, path: Path, *, model: str = "") -> Path:
     """Write a fit: moments to `path` (safetensors), site, model and diagnostics to `path` with the ending .json.
 
-    Covariances are written too, so that every edit can be made from the file: `8 d^2` bytes for each class.
+    Covariances are written too, so that every edit can be made from the file: `8 d^2` bytes for each class that has
+    more than one example.
 
     Raises:
         BadInput: If `path` does not end in .safetensors, or cannot be written.
@@ -31,7 +32,9 @@ def save_direction(fit: ConceptFit, path: Path, *, model: str = "") -> Path:
     description = _description_path(path)
     arrays: dict[str, Tensor] = {}
     for name, one in (("negative", fit.negative), *((f"class.{n}", p) for n, p in _pairs(fit))):
-        arrays |= {f"{name}.mean": one.mean, f"{name}.scatter": one.scatter}
+        arrays[f"{name}.mean"] = one.mean
+        if one.scatter.any():  # a single activation has none: a matrix of zeros is not worth its file
+            arrays[f"{name}.scatter"] = one.scatter
     write_arrays(path, arrays, metadata={"schema": SCHEMA, "site": str(fit.site)}, remedy="Choose another file.")
     document: dict[str, Any] = {
         "schema": SCHEMA,
@@ -75,7 +78,11 @@ def load_direction(path: Path, *, network: Network | None = None) -> ConceptFit:
     counts = document["counts"]
 
     def moments(name: str, count: int) -> Moments:
-        return Moments(count=int(count), mean=arrays[f"{name}.mean"], scatter=arrays[f"{name}.scatter"])
+        mean = arrays[f"{name}.mean"]
+        scatter = arrays.get(f"{name}.scatter")
+        return Moments(
+            count=int(count), mean=mean, scatter=mean.new_zeros(len(mean), len(mean)) if scatter is None else scatter
+        )
 
     return ConceptFit(
         site=Site.parse(document["site"]),

@@ -146,8 +146,8 @@ class LayerResponses:
                 rows,
                 name="layer_responses",
                 title="How far activations can be turned before the output answers",
-                caption=f"Half-response angles in degrees ({self.readout}): where the output has moved half as far as "
-                "at 90 degrees. Medians over paths; differences are means over "
+                caption=f"Half-response angles in degrees (output read as {self.readout.upper()}): where the output "
+                "has moved half as far as at 90 degrees. Medians over paths; differences are means over "
                 f"{some.num_bases} bases, paired; 99 % intervals over bases. Random bases and directions are Gaussians "
                 "with mean and covariance of the real activations, real directions point at other real activations.",
             ),
@@ -181,7 +181,11 @@ class LayerResponses:
             # Beside each other, so that no interval hides another.
             x = places + 0.06 * (place - (len(shown) - 1) / 2)
             traces.append(line(x, middle, name, colour=colour, dash=dash, markers=True, error_y=bars))
-        ticks = {"tickmode": "array", "tickvals": places.tolist(), "ticktext": list(self.layers)}
+        ticks = {
+            "tickmode": "array",
+            "tickvals": places.tolist(),
+            "ticktext": [_in_words(layer) for layer in self.layers],
+        }
         return [
             Figure(
                 name="layer_responses",
@@ -191,11 +195,23 @@ class LayerResponses:
                 "A plateau around real activations lifts the first line above the second; what the untrained twin "
                 "shows as well owes nothing to training.",
                 traces=traces,
-                x=Axis(title="layer"),
-                y=Axis(title=f"half-response angle, degrees ({self.readout})"),
-                layout={"xaxis": {"title": {"text": "layer"}, **ticks, "range": [-0.5, len(self.layers) - 0.5]}},
+                x=Axis(title="place in the network"),
+                y=Axis(title=f"half-response angle (degrees; output read as {self.readout.upper()})"),
+                layout={
+                    "xaxis": {
+                        "title": {"text": "place in the network"},
+                        **ticks,
+                        "range": [-0.5, len(self.layers) - 0.5],
+                    }
+                },
             )
         ]
+
+
+def _in_words(layer: str) -> str:
+    """What the stream's names mean, for who does not know them."""
+    name, _, block = layer.rpartition(".")
+    return f"input of block {block}" if name.removeprefix("acts:") == "resid_pre" else layer
 
 
 def _mean(gaps: Float[numpy.ndarray, " bases"]) -> Estimate | None:

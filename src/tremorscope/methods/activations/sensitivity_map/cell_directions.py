@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
+import numpy
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -21,7 +22,7 @@ from tremorscope.methods.activations.sensitivity_map.directions import (
     cell_metric,
     read_directions,
 )
-from tremorscope.methods.activations.sensitivity_map.figures import shown
+from tremorscope.methods.activations.sensitivity_map.figures import quoted, shown
 from tremorscope.methods.activations.sensitivity_map.measurement import SensitivityMap, Twin
 from tremorscope.methods.activations.sensitivity_map.references import read_references
 from tremorscope.methods.activations.sensitivity_map.strength import (
@@ -89,12 +90,12 @@ class SensitiveDirections:
                 row: dict[str, Any] = {
                     "cell": f"{number}: {cell.label}",
                     "direction": place + 1,
-                    "eigenvalue x distance squared": float(cell.eigenvalues[self.network][place]),
+                    "eigenvalue x distance²": float(cell.eigenvalues[self.network][place]),
                     **{f"the same, {name}": float(cell.eigenvalues[name][place]) for name in names},
-                    "raises": ", ".join(repr(one.text) for one in reading.raised),
-                    "lowers": ", ".join(repr(one.text) for one in reading.lowered),
+                    "raises": _words(reading.raised),
+                    "lowers": _words(reading.lowered),
                     "nearest input tokens (cosine)": ", ".join(
-                        f"{one.text!r} {one.cosine:+.2f}" for one in reading.nearest
+                        f"{quoted(one.text)} {one.cosine:+.2f}" for one in reading.nearest[:3]
                     )
                     or None,
                     "nearest by chance": reading.chance,
@@ -107,7 +108,7 @@ class SensitiveDirections:
                             "cell": number,
                             "direction": place + 1,
                             "change": kind,
-                            "token": repr(one.text),
+                            "token": quoted(one.text),
                             "rate at once, per distance": one.rate * cell.distance,
                             "probability before": one.before,
                             "after the step": one.after,
@@ -121,8 +122,8 @@ class SensitiveDirections:
                 title="The directions that matter most",
                 caption="Leading eigenvectors of the pullback Fisher metric at the most sensitive cells: half the "
                 "eigenvalue, times the square of a small step in units of the typical distance between two real "
-                "activations, is the KL it causes. Tokens are those whose probability changes fastest; the sign of a "
-                "direction is that of its largest change.",
+                "activations, is the KL it causes. Tokens are those whose probability changes fastest (\N{OPEN BOX} is "
+                "the blank that a token begins with); the sign of a direction is that of its largest change.",
             ),
             Table.of_rows(
                 changes,
@@ -226,24 +227,28 @@ def _spectrum_figure(measured: SensitiveDirections) -> Figure:
                 line(
                     torch.arange(1, len(values) + 1),
                     values.clamp_min(lowest),
-                    cell.label if own else f"{name}",
+                    cell.label if own else f"{cell.label}, {name}",
                     colour=PALETTE[number % len(PALETTE)],
                     dash=None if own else _DASHES[name],
                     markers=True,
-                    legendgroup=str(number),
-                    opacity=1.0 if own else 0.55,
+                    showlegend=own,
+                    opacity=1.0 if own else 0.6,
                 )
             )
+    nulls = dict.fromkeys(name for cell in measured.cells for name in cell.eigenvalues if name != measured.network)
+    # One entry in the legend for each kind of null: its dash is what tells it, its colour says of which cell.
+    traces += [line([numpy.nan], [numpy.nan], name, colour=NULL_COLOUR, dash=_DASHES[name]) for name in nulls]
     return Figure(
         name="pullback_eigenvalues",
         title="How few directions carry the sensitivity",
         caption="Leading eigenvalues of the pullback Fisher metric at the most sensitive cells, per squared typical "
-        "distance between real activations: solid for the network, dotted for the same cell with untrained weights, "
-        "dashed for another token of the prompt.",
+        "distance between real activations: solid for the network; in the colour of the cell, dotted for the same cell "
+        "with untrained weights, dashed for another token of the prompt. The steeper the fall, the fewer directions "
+        "matter.",
         traces=traces,
-        x=Axis(title="direction"),
-        y=Axis(title="eigenvalue x distance²", log=True),
-        layout={"xaxis": {"title": {"text": "direction"}, "dtick": 1}},
+        x=Axis(title="direction, the most sensitive first"),
+        y=Axis(title="eigenvalue x typical distance² (nats)", log=True),
+        layout={"xaxis": {"title": {"text": "direction, the most sensitive first"}, "dtick": 1}},
     )
 
 
@@ -279,7 +284,7 @@ def _strength_figure(measured: SensitiveDirections) -> Figure:
                     line(
                         curve.sizes,
                         values,
-                        repr(token),
+                        quoted(token),
                         colour=PALETTE[(rank + 1) % len(PALETTE)],
                         markers=True,
                         xaxis="x",
@@ -317,19 +322,8 @@ def _strength_figure(measured: SensitiveDirections) -> Figure:
                 "dtick": 1,
             },
             "yaxis2": {"title": {"text": "probability"}, "domain": [0.0, 0.44], "range": [0, 1.02]},
-            "height": 620,
-            "margin": {"t": 110},
-            "legend": {"y": 1.02, "yanchor": "bottom"},
-            "updatemenus": [
-                {
-                    "type": "dropdown",
-                    "buttons": buttons,
-                    "x": 0,
-                    "xanchor": "left",
-                    "y": 1.12,
-                    "yanchor": "bottom",
-                }
-            ],
+            "height": 600,
+            "updatemenus": [{"type": "dropdown", "buttons": buttons, "active": 0}],
         },
     )
 
@@ -339,4 +333,4 @@ def _log10_above(value: float) -> float:
 
 
 def _words(changes: Sequence[Any]) -> str:
-    return ", ".join(repr(one.text) for one in changes)
+    return ", ".join(quoted(one.text) for one in changes) or "nothing"

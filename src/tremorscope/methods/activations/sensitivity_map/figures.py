@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy
@@ -11,6 +12,10 @@ from tremorscope.foundations.figures import NULL_COLOUR, PALETTE, Axis, Figure, 
 if TYPE_CHECKING:
     from tremorscope.methods.activations.sensitivity_map.measurement import SensitivityMap
 
+NOTHING_MARKED = (
+    "what a small disturbance does is told apart from chance in no cell of this prompt, with so many directions and "
+    "twins; colours still say where it does more and where less"
+)
 SHORTEST = 1e-6  # where a colour has to stand for a divergence that is nothing but rounding
 
 
@@ -20,7 +25,8 @@ def token_axis(tokens: tuple[str, ...]) -> dict[str, Any]:
         "tickmode": "array",
         "tickvals": list(range(len(tokens))),
         "ticktext": [shown(token) for token in tokens],
-        "tickangle": -40 if sum(map(len, tokens)) > 60 else 0,
+        "tickangle": "auto",
+        "autotickangles": [0, -40, -90],
     }
 
 
@@ -30,6 +36,35 @@ def shown(token: str) -> str:
     if not marked.strip():
         return repr(marked)
     return marked.strip() if len(marked.strip()) <= 14 else marked.strip()[:13] + "\N{HORIZONTAL ELLIPSIS}"
+
+
+def quoted(token: str) -> str:
+    """A token in a sentence: in quotes, blanks at its ends made visible, as they tell tokens apart.
+
+    >>> quoted(" is")
+    "'\N{OPEN BOX}is'"
+    """
+    core = token.strip(" ")
+    before = len(token) - len(token.lstrip(" ")) if core else len(token)
+    after = len(token) - len(token.rstrip(" ")) if core else 0
+    blank, broken = "\N{OPEN BOX}", "\N{DOWNWARDS ARROW WITH CORNER LEFTWARDS}"
+    return f"'{blank * before}{core}{blank * after}'".replace("\n", broken)
+
+
+def rings(cells: Sequence[Sequence[int]]) -> list[dict[str, Any]]:
+    """A ring in each of these (layer, token) cells: black between white edges, so that it is seen on any colour."""
+    there = {
+        "type": "scatter",
+        "mode": "markers",
+        "x": [token for _, token in cells],
+        "y": [layer for layer, _ in cells],
+        "hoverinfo": "skip",
+        "showlegend": False,
+    }
+    return [
+        {**there, "marker": {"symbol": "circle-open", "size": 18, "color": colour, "line": {"width": width}}}
+        for colour, width in (("#ffffff", 6.5), ("#000000", 2.5))
+    ]
 
 
 def map_figure(measured: SensitivityMap) -> Figure:
@@ -66,50 +101,35 @@ def map_figure(measured: SensitivityMap) -> Figure:
         },
     }
     marked = measured.marks.marked.nonzero().tolist()
-    rings = {
+    above = measured.above_twins.nonzero().tolist()
+    dots = {
         "type": "scatter",
         "mode": "markers",
-        "name": "above every null",
-        "x": [token for _, token in marked],
-        "y": [layer for layer, _ in marked],
-        "marker": {"symbol": "circle-open", "size": 15, "color": "white", "line": {"width": 2.5, "color": "white"}},
+        "x": [token for _, token in above],
+        "y": [layer for layer, _ in above],
+        "marker": {"symbol": "circle", "size": 7, "color": "#ffffff", "line": {"width": 2, "color": "#000000"}},
         "hoverinfo": "skip",
-    }
-    dots = {
-        **rings,
-        "name": "above the twins",
-        "x": [token for _, token in measured.above_twins.nonzero().tolist()],
-        "y": [layer for layer, _ in measured.above_twins.nonzero().tolist()],
-        "marker": {"symbol": "circle", "size": 5, "color": "white", "line": {"width": 1, "color": "black"}},
-    }
-    edges = {
-        **rings,
         "showlegend": False,
-        "marker": {"symbol": "circle-open", "size": 18, "color": "black", "line": {"width": 1, "color": "black"}},
     }
     buttons = [
         {"label": label, "method": "restyle", "args": [{"z": [[numbers(row) for row in grid]]}, [0]]}
         for label, _, grid in views
     ]
-    dotted = f", a dot in the {len(dots['x'])} that lie above the twins" if measured.twins else ""
-    share = f"{len(marked)} of {layers * tokens} cells"
     return Figure(
         name="sensitivity_map",
         title="Where a small disturbance matters",
         caption=f"How far the prediction moves when one token is disturbed at the input of one block by "
         f"{measured.fraction:g} of the distance between two real activations, mean over "
-        f"{measured.own.last['matched'].shape[-1]} random directions with their covariance. A ring stands in the "
-        f"{share} that lie above {measured.marks.against}{dotted}. The menu shows other read-outs and the nulls, in "
-        "the same colours.",
-        traces=[heat, dots, edges, rings],
+        f"{measured.own.last['matched'].shape[-1]} random directions with their covariance. {_about_marks(measured)} "
+        "The menu shows other read-outs and the nulls, in the same colours.",
+        traces=[heat, *rings(marked), dots],
         x=Axis(title="disturbed token"),
         y=Axis(title="input of block"),
         layout={
             "xaxis": {"title": {"text": "disturbed token"}, "showgrid": False, **token_axis(measured.tokens)},
             "yaxis": {"title": {"text": "input of block"}, "dtick": 1, "showgrid": False},
             "showlegend": False,
-            "height": 190 + 42 * min(layers, 16),
-            "margin": {"t": 54},
+            "height": 150 + 42 * min(layers, 16),
             "updatemenus": [_menu(buttons)],
         },
     )
@@ -164,8 +184,7 @@ def cells_figure(measured: SensitivityMap) -> Figure:
         layout={
             "xaxis": {"title": {"text": "disturbed token"}, **token_axis(measured.tokens)},
             "barmode": "overlay",
-            "margin": {"t": 96},
-            "updatemenus": [_menu(buttons, active=first, y=1.12)],
+            "updatemenus": [_menu(buttons, active=first)],
         },
     )
 
@@ -199,17 +218,24 @@ def _dots(
     }
 
 
-def _menu(buttons: list[dict[str, Any]], active: int = 0, y: float = 1.02) -> dict[str, Any]:
-    return {
-        "type": "dropdown",
-        "buttons": buttons,
-        "active": active,
-        "x": 0,
-        "xanchor": "left",
-        "y": y,
-        "yanchor": "bottom",
-        "pad": {"b": 4},
-    }
+def _about_marks(measured: SensitivityMap) -> str:
+    """What rings and dots say, and what it means that there are none."""
+    num_marked, num_cells = int(measured.marks.marked.sum()), measured.marks.marked.numel()
+    if num_marked:
+        told = f"A ring (\N{WHITE CIRCLE}) stands in the {num_marked} of {num_cells} cells that lie above "
+        told += f"{measured.marks.against}"
+    else:
+        told = f"No cell has a ring, which would say that it lies above {measured.marks.against}: {NOTHING_MARKED}"
+    if not measured.twins:
+        return f"{told}."
+    num_above = int(measured.above_twins.sum())
+    dotted = f"a dot (\N{BULLET}) in the {num_above} that lie above the twins" if num_above else "none above the twins"
+    return f"{told}; {dotted}."
+
+
+def _menu(buttons: list[dict[str, Any]], active: int = 0) -> dict[str, Any]:
+    """The report draws it as a menu of the page, above the figure."""
+    return {"type": "dropdown", "buttons": buttons, "active": active}
 
 
 def _hover(measured: SensitivityMap, layer: int, token: int) -> str:

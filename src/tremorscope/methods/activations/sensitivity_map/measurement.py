@@ -19,7 +19,7 @@ from tremorscope.instruments.language.encode import encode
 from tremorscope.instruments.network import Network
 from tremorscope.instruments.task import Batch
 from tremorscope.methods.activations.sensitivity_map.cells import CellResponses, block_inputs, respond_cells
-from tremorscope.methods.activations.sensitivity_map.figures import cells_figure, map_figure
+from tremorscope.methods.activations.sensitivity_map.figures import NOTHING_MARKED, cells_figure, map_figure, quoted
 from tremorscope.methods.activations.sensitivity_map.marks import Marks, mark_cells
 from tremorscope.methods.activations.sensitivity_map.references import Reference, read_references
 
@@ -89,8 +89,8 @@ class SensitivityMap:
         return [divmod(int(index), self.num_tokens) for index in order]
 
     def label(self, layer: int, token: int) -> str:
-        """A cell in words: `block 2, token 5 " the"`."""
-        return f"block {layer}, token {token} {self.tokens[token]!r}"
+        """A cell in words: `block 2, token 5 '␣the'`."""
+        return f"block {layer}, token {token} {quoted(self.tokens[token])}"
 
     def sentence(self) -> str:
         """What a reader wants first."""
@@ -107,7 +107,8 @@ class SensitivityMap:
         counted = f"{num_marked} of {num_cells} cells lie above {self.marks.against}"
         if self.marks.p_twins is not None:
             counted += f", {int(self.above_twins.sum())} above the twins"
-        return f"{first}. {counted} (Holm, {self.marks.level:g})."
+        meaning = "" if num_marked else f" Nothing is marked: {NOTHING_MARKED}."
+        return f"{first}. {counted} (Holm, {self.marks.level:g}).{meaning}"
 
     def tables(self) -> list[Table]:
         """One row for each cell."""
