@@ -13,10 +13,12 @@ from tremorscope.foundations.seeds import derive
 from tremorscope.instruments.executor import map_items
 from tremorscope.studies.ace_digits import DIGITS_ROWS, PAPER, STUDY, DigitsRows, digits_member
 from tremorscope.studies.ace_language import LANGUAGE_ROWS, MODEL, RECURRENT, LanguageRows
-from tremorscope.studies.ace_language_member import chosen_site, cost_member, language_member
+from tremorscope.studies.ace_language_member import chosen_site, language_member, untrained_member
+from tremorscope.studies.ace_oblique import oblique_member
+from tremorscope.studies.ace_side_effects import cost_member
 from tremorscope.studies.study import Config, study
 
-DIGITS, CHOICE, DRAW, COST = "digits", "choice", "draw", "cost"
+DIGITS, CHOICE, DRAW, UNTRAINED, COST, OBLIQUE = "digits", "choice", "draw", "untrained", "cost", "oblique"
 
 
 class AceConfig(Config):
@@ -41,7 +43,8 @@ class AceConfig(Config):
     num_tested: int = Field(16, ge=1, description="Held-out requests of each class in a draw.")
     num_rows: int = Field(16, ge=2, description="Rows of 128 tokens of ordinary text for the side effects.")
     num_sentences: int = Field(12, ge=1, description="Agreement examples of each structure for the side effects.")
-    num_steps: int = Field(20, ge=1, description="Updates of the trained rank-1 edit, a baseline.")
+    num_continuations: int = Field(2, ge=1, description="Free continuations of each of these sentences.")
+    num_steps: int = Field(10, ge=1, description="Updates of the trained rank-1 edit, a baseline.")
 
     def plan(self) -> dict[str, int]:
         """Members, and draws in each language model."""
@@ -112,9 +115,11 @@ def run(config: AceConfig, seed: int, run: Run) -> Result:
     }
     for name in config.models():
         told = {**shared, "network": name, "choice": chosen[f"{CHOICE}-{name}"]}
-        items[f"{COST}-{name}"] = {**told, "part": COST, "member": 0}
+        items |= {f"{part}-{name}": {**told, "part": part, "member": 0} for part in (COST, OBLIQUE)}
         items |= {
-            f"{DRAW}-{name}-{member}": {**told, "part": DRAW, "member": member} for member in range(config.num_draws)
+            f"{part}-{name}-{member}": {**told, "part": part, "member": member}
+            for part in (DRAW, UNTRAINED)
+            for member in range(config.num_draws)
         }
     found = dict(map_items(_part, items, run=run, jobs=jobs, progress="members"))
     digits = DigitsRows([found[f"{DIGITS}-{member}"] for member in range(config.num_seeds)])
@@ -123,7 +128,9 @@ def run(config: AceConfig, seed: int, run: Run) -> Result:
             network=name,
             choice=chosen[f"{CHOICE}-{name}"],
             members=[found[f"{DRAW}-{name}-{member}"] for member in range(config.num_draws)],
+            untrained=[found[f"{UNTRAINED}-{name}-{member}"] for member in range(config.num_draws)],
             cost=found[f"{COST}-{name}"],
+            swept=found[f"{OBLIQUE}-{name}"],
         )
         for name in config.models()
     ]
@@ -163,19 +170,29 @@ def _part(item: Mapping[str, Any], run: Run | None) -> dict[str, Any]:
             num_validated=config.num_validated,
             seed=derive(item["seed"], CHOICE),
         )
+    site, position = item["choice"]["site"], item["choice"]["position"]
+    if part == COST:
+        return cost_member(
+            model=model,
+            site=site,
+            num_fitted=config.num_fitted,
+            num_rows=config.num_rows,
+            num_sentences=config.num_sentences,
+            num_continuations=config.num_continuations,
+            seed=seed,
+        )
     shared: dict[str, Any] = {
         "model": model,
-        "site": item["choice"]["site"],
-        "position": item["choice"]["position"],
+        "site": site,
+        "position": position,
         "num_fitted": config.num_fitted,
         "num_tested": config.num_tested,
         "seed": seed,
     }
-    if part == DRAW:
-        return language_member(**shared, num_pairs=config.num_pairs)
-    return cost_member(
-        **shared,
-        num_rows=config.num_rows,
-        num_sentences=config.num_sentences,
-        num_steps=config.num_steps,
-    )
+    if part == OBLIQUE:
+        # One fit for all read-outs, so on more requests than a draw has.
+        shared["num_tested"] *= 3
+        return oblique_member(**shared, num_rows=config.num_rows, num_sentences=config.num_sentences)
+    if part == UNTRAINED:
+        return untrained_member(**shared, num_steps=config.num_steps)
+    return language_member(**shared, num_steps=config.num_steps, num_pairs=config.num_pairs)
