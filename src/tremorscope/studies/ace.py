@@ -73,7 +73,7 @@ class AceConfig(Config):
             "num_tested": 48,
             "num_rows": 150,
             "num_sentences": 100,
-            "num_steps": 60,
+            "num_steps": 20,
         },
         "paper": {
             "num_seeds": 30,

@@ -54,6 +54,24 @@ DEFINITION = (
 )
 
 
+_SIGN = "the sign of the published claim, with a margin"
+# By row and ending: `r` is the recurrent twin.
+EXPECTED = {
+    "A14c": Expected(
+        low=0.05, origin=f"{_SIGN}; 0.156 on calibration seed 1 (three draws), 0.007 along random directions"
+    ),
+    "A14cr": Expected(low=0.05, origin=f"{_SIGN}; 0.215 on calibration seed 11 (one draw)"),
+    "A14d": Expected(
+        low=0.05, origin=f"{_SIGN}; 0.126 on calibration seed 1 (three draws), 0.005 along random directions"
+    ),
+    "A14dr": Expected(
+        low=0.01,
+        origin="the sign of the published claim; a hundredth at least, so that no difference is not one; 0.03 on "
+        "calibration seed 11 (one draw)",
+    ),
+}
+
+
 @final
 @dataclass(frozen=True, kw_only=True)
 class CalibrationRows:
@@ -84,7 +102,7 @@ class CalibrationRows:
                 "of |share refused - alpha| over alpha 0 to 1, forbidden and allowed requests).",
                 self._less_than(name),
                 self._nulls(name),
-                expected=EXPECTED[row],
+                expected=EXPECTED[row + make.ending],
             )
             for row, (name, called) in told.items()
         ]
@@ -191,12 +209,6 @@ class CalibrationRows:
     @staticmethod
     def _of(name: str, settings: Sequence[float] | None, members: Sequence[Mapping[str, Any]]) -> Estimate:
         return _mean([error_of(one, name, settings) for one in members])
-
-
-EXPECTED = {
-    "A14c": Expected(low=0.05, origin="calibration seeds"),
-    "A14d": Expected(low=0.05, origin="calibration seeds"),
-}
 
 
 def error_of(member: Mapping[str, Any], name: str, settings: Sequence[float] | None) -> float:
