@@ -111,7 +111,7 @@ class DigitsSweepRows:
                         [self._over(name, t, "lost") for t in self._ts(name)],
                         [self._over(name, t, "error") for t in self._ts(name)],
                     )
-                    for name, colour, symbol in ((R, PALETTE[0], "circle"), (CHANCE, NULL_COLOUR, "x-thin"))
+                    for name, colour, symbol in ((R, PALETTE[0], "circle"), (CHANCE, NULL_COLOUR, "diamond-open"))
                 },
                 x=f"{LOST}, at alpha 0",
             )
@@ -225,7 +225,7 @@ class LanguageSweepRows:
                 title=f"The {self.network}: calibration against {key}, as the read-out turns",
                 series={
                     name: (colour, symbol, measured[name].ts, *measured[name].pairs(key))
-                    for name, colour, symbol in ((R, PALETTE[0], "circle"), (CHANCE, NULL_COLOUR, "x-thin"))
+                    for name, colour, symbol in ((R, PALETTE[0], "circle"), (CHANCE, NULL_COLOUR, "diamond-open"))
                 },
                 x=f"{held.unit}, at alpha 0",
             )

@@ -85,7 +85,7 @@ def test_where_another_direction_varies_the_discriminant_is_calibrated_better_an
     assert again.lost("second", 1) == swept.lost("second", 1)
     assert swept.tables()[0].num_rows == len(TS)
     (figure,) = swept.figures()
-    assert figure.traces[0]["text"] == ["0", "0.9", "0.999"]
+    assert figure.traces[0]["text"] == ["t = 0", "t = 0.9", "t = 0.999"]
 
 
 def test_mistakes():

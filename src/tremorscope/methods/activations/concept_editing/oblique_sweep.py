@@ -26,6 +26,7 @@ from tremorscope.methods.activations.concept_editing.examples import Examples
 from tremorscope.methods.activations.concept_editing.response_curve import ResponseMeasurement, measure_response
 from tremorscope.methods.activations.concept_editing.scorers import Scorer
 
+_PLACES = ("top right", "top left", "bottom right")
 READ_OUTS = (0.0, 0.5, 0.9, 0.97, 0.99, 0.999)
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 Edits = Mapping[str, tuple[Callable[[float], Edit], Sequence[float]]]
@@ -283,8 +284,9 @@ def trade_off(
                 "name": told,
                 "x": numbers([one.value for one in lost]),
                 "y": numbers([one.value for one in errors]),
-                "text": [f"{t:g}" for t in ts],
-                "textposition": "top right",
+                # The last read-outs lie close together: those between are told by the pointer and the table.
+                "text": [f"t = {t:g}" if place in (0, 1, len(ts) - 1) else "" for place, t in enumerate(ts)],
+                "textposition": [_PLACES[min(place, 2)] for place in range(len(ts))],
                 "textfont": {"size": 11, "color": colour},
                 "hovertext": [
                     f"t = {t:g}: loss {one}, error {two}" for t, one, two in zip(ts, lost, errors, strict=True)
@@ -299,8 +301,8 @@ def trade_off(
     return Figure(
         name=name,
         title=title,
-        caption="Lower left is better: near to the requested shares, and little else lost. Numbers at the points are "
-        "t: 0 is ACE, which reads along r; towards 1 the read-out is S^-1 r. 99 % intervals.",
+        caption="Lower left is better: near to the requested shares, and little else lost. At t = 0 "
+        "the edit is ACE, which reads along r; towards t = 1 the read-out is S^-1 r. 99 % intervals.",
         traces=traces,
         x=Axis(title=x),
         y=Axis(title="calibration error (share)"),
