@@ -181,7 +181,7 @@ def _measured(
     if nulls:
         edits |= {along_random(name): (partial(edit_of, method, random), LEVELS) for name, method in CURVES.items()}
         edits[along_random(ABLATE)] = (partial(edit_of, "ablate", random), (0.0,))
-        drawn = {level: random_edit(edit, derive(seed, "random edit", level)) for level, edit in trained.items()}
+        drawn = {level: random_edit(edit, derive(seed, "random edit", f"{level:g}")) for level, edit in trained.items()}
         edits[RANDOM_RANK_ONE] = (drawn.__getitem__, ENDS)
     return responses(network, edits, there, draw.prompts, clusters=draw.clusters, units=draw.units)
 

@@ -58,7 +58,7 @@ def test_the_read_out_turns_from_r_to_the_discriminant():
     assert float(near) == pytest.approx(1.0, abs=1e-4)
 
 
-def test_where_another_direction_varies_the_discriminant_is_calibrated_better_and_costs_less():
+def test_where_another_direction_varies_the_discriminant_costs_less_and_makes_a_sharper_curve():
     network, negatives, positives = planted()
     fit = fit_concept(network, negatives, positives, "acts:0")
     classes = {"positive": positives, "negative": negatives}
@@ -68,7 +68,9 @@ def test_where_another_direction_varies_the_discriminant_is_calibrated_better_an
     errors = [swept.error(place).value for place in range(len(TS))]
     lost = [swept.lost("second", place).value for place in range(len(TS))]
     gaps = [swept.gap(place).value for place in range(len(TS))]
-    assert errors[2] < errors[0] - 0.05
+    # The first entry decides. Read along r it follows alpha with noise of the second, which smooths the curve; read by
+    # the discriminant it follows alpha itself, so that the curve becomes a step, whose error is 1/4.
+    assert errors[0] < errors[2] < 0.25
     assert lost[2] < lost[0] / 2
     assert swept.cosines[0] == pytest.approx(1.0)
     assert swept.cosines[2] < 0.9
