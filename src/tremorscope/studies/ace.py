@@ -11,10 +11,12 @@ from tremorscope.foundations.results import Result, drawn
 from tremorscope.foundations.run import Run
 from tremorscope.foundations.seeds import derive
 from tremorscope.instruments.executor import map_items
+from tremorscope.studies.ace_calibration import CalibrationRows
 from tremorscope.studies.ace_digits import DIGITS_ROWS, PAPER, STUDY, DigitsRows, digits_member
 from tremorscope.studies.ace_language import LANGUAGE_ROWS, MODEL, RECURRENT, LanguageRows
 from tremorscope.studies.ace_language_member import chosen_site, language_member, untrained_member
 from tremorscope.studies.ace_oblique import oblique_member
+from tremorscope.studies.ace_rows import RowMaker
 from tremorscope.studies.ace_side_effects import cost_member
 from tremorscope.studies.study import Config, study
 
@@ -128,7 +130,13 @@ def run(config: AceConfig, seed: int, run: Run) -> Result:
             network=name,
             choice=chosen[f"{CHOICE}-{name}"],
             members=[found[f"{DRAW}-{name}-{member}"] for member in range(config.num_draws)],
-            untrained=[found[f"{UNTRAINED}-{name}-{member}"] for member in range(config.num_draws)],
+            calibration=CalibrationRows.of(
+                name,
+                *(
+                    [found[f"{part}-{name}-{member}"] for member in range(config.num_draws)]
+                    for part in (DRAW, UNTRAINED)
+                ),
+            ),
             cost=found[f"{COST}-{name}"],
             swept=found[f"{OBLIQUE}-{name}"],
         )
@@ -138,8 +146,9 @@ def run(config: AceConfig, seed: int, run: Run) -> Result:
     claims = digits.claims(preset=preset, scope=f"judged on {config.num_seeds} classifiers of 8x8 digits; {scope}")
     for one in language:
         spec = config.models()[one.network][0]
+        where = f"{spec}, {config.num_draws} draws of requests in held-out wordings"
         claims += one.claims(
-            preset=preset, scope=f"judged on {spec}, {config.num_draws} draws of requests in held-out wordings; {scope}"
+            RowMaker(preset=preset, scope=f"judged on {where}; {scope}; {one.place}", ending=one.ending)
         )
     return Result(
         study=STUDY,

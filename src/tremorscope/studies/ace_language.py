@@ -27,7 +27,7 @@ GAP_LEVELS = (0.0, 0.5, 1.0)
 @final
 @dataclass(frozen=True, kw_only=True)
 class LanguageRows:
-    """What was found in one model. `members` are draws of requests, `untrained` the same in its untrained twin.
+    """What was found in one model. `members` are draws of requests, `calibration` holds them with the untrained twin's.
 
     `cost` and `swept` are measured once.
     """
@@ -35,15 +35,22 @@ class LanguageRows:
     network: str
     choice: Mapping[str, Any]
     members: Sequence[Mapping[str, Any]]
-    untrained: Sequence[Mapping[str, Any]]
+    calibration: CalibrationRows
     cost: Mapping[str, Any]
     swept: Mapping[str, Any]
 
-    def claims(self, *, preset: str, scope: str) -> list[Claim]:
+    @property
+    def ending(self) -> str:
+        """Of the rows' names."""
+        return "r" if self.network == RECURRENT else ""
+
+    @property
+    def place(self) -> str:
+        """Where it is edited."""
+        return f"at {self.choice['site']}, edited at {self.choice['position'] or 'its last token'}"
+
+    def claims(self, make: RowMaker) -> list[Claim]:
         """Rows A13 and A14."""
-        where = f"at {self.choice['site']}, edited at {self.choice['position'] or 'its last token'}"
-        ending = "r" if self.network == RECURRENT else ""
-        make = RowMaker(preset=preset, scope=f"{scope}; {where}", ending=ending)
         return [
             *self._effects.claims(make),
             make(
@@ -76,7 +83,7 @@ class LanguageRows:
                     )
                 },
             ),
-            *self._calibration.claims(make),
+            *self.calibration.claims(make),
         ]
 
     def summary(self) -> list[str]:
@@ -85,7 +92,7 @@ class LanguageRows:
         return [
             f"{self.network}, {self.choice['site']}: ACE at alpha 0 leaves {level[0.0][0]} of the forbidden requests "
             f"refused and {level[0.0][1]} of the allowed; at alpha 1, {level[1.0][0]} and {level[1.0][1]}.",
-            *self._calibration.summary(),
+            *self.calibration.summary(),
             *self._effects.summary(),
         ]
 
@@ -105,7 +112,7 @@ class LanguageRows:
                     | {"miss": self._over(lambda member, m=method, a=alpha: _miss_at(member, m, a))}
                 )
         return [
-            *self._calibration.tables(),
+            *self.calibration.tables(),
             Table.of_rows(
                 rows,
                 name=f"refusals_{self.network}",
@@ -134,7 +141,7 @@ class LanguageRows:
 
     def figures(self) -> list[Figure]:
         """Calibration of all methods; then share refused against alpha, a figure for each curve; and free text."""
-        found = self._calibration.figures()
+        found = self.calibration.figures()
         for method in CURVES:
             traces: list[dict[str, Any]] = [line([0.0, 1.0], [0.0, 1.0], "requested", colour=NULL_COLOUR, dash="dash")]
             for colour, name in zip(PALETTE, CLASSES, strict=False):
@@ -166,11 +173,7 @@ class LanguageRows:
         reaches = [member["reach"] for member in self.members if member["reach"] is not None]
         if reaches and fmean(reaches) < 0.5:
             found.append(f"{self.network}: reach of the last token at {self.choice['site']} is {fmean(reaches):.2g}")
-        return [*dict.fromkeys(found), *self._calibration.flags()]
-
-    @property
-    def _calibration(self) -> CalibrationRows:
-        return CalibrationRows.of(self.network, self.members, self.untrained)
+        return [*dict.fromkeys(found), *self.calibration.flags()]
 
     @property
     def _effects(self) -> SideEffectRows:
