@@ -9,6 +9,7 @@ from torch.func import functional_call, jvp
 
 from tremorscope.foundations.errors import BadInput
 from tremorscope.instruments.network import Network
+from tremorscope.instruments.null import untrained
 from tremorscope.instruments.recurrent import GatedLayer, RecurrentConfig, RecurrentLanguageModel
 from tremorscope.instruments.task import Batch
 
@@ -31,6 +32,21 @@ def test_a_layer_is_the_one_of_pytorch():
         getattr(layer, mine).data.copy_(getattr(twin, theirs).data)
     inputs = torch.randn(3, 9, 4, generator=torch.Generator().manual_seed(0))
     assert torch.equal(layer(inputs), twin(inputs)[0])
+
+
+def test_it_has_an_untrained_twin():
+    network = Network(model(seed=5), name="gru")
+    network.module.layers[1].input_bias.data.fill_(0.5)  # as training would leave it
+    twins = [untrained(network, seed=seed).module for seed in (0, 0, 1)]
+    first, again, other = (dict(twin.named_parameters()) for twin in twins)
+    for name, trained in network.module.named_parameters():
+        assert torch.equal(first[name], again[name])
+        if name.startswith("layers") and name.endswith("weight"):
+            assert not torch.equal(first[name], trained)
+            assert not torch.equal(first[name], other[name])
+            assert float(first[name].detach().abs().max()) <= SIZES.hidden_size**-0.5
+    assert not first["layers.1.input_bias"].any()
+    assert float(network.module.layers[1].input_bias.detach().max()) == 0.5
 
 
 def test_the_future_changes_nothing_before_it():

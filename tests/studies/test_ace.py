@@ -10,9 +10,11 @@ from tremorscope.foundations.claims import Verdict
 from tremorscope.foundations.results import Result
 from tremorscope.instruments.microworld import prose
 from tremorscope.studies.ace import AceConfig
+from tremorscope.studies.ace_calibration import CALIBRATION_ROWS, NOTHING, SETTINGS, error_of
 from tremorscope.studies.ace_digits import DIGITS_ROWS
 from tremorscope.studies.ace_language import LANGUAGE_ROWS
-from tremorscope.studies.ace_language_member import CONDITIONS, CURVES, PROMPT, RANK_ONE
+from tremorscope.studies.ace_language_member import CLASSES, CURVES, LEVELS, PROMPT
+from tremorscope.studies.ace_side_effects import CONDITIONS, WRITTEN
 from tremorscope.studies.execute import execute
 from tremorscope.studies.study import get_study
 
@@ -26,6 +28,7 @@ SMOKE = {
     "num_tested": 2,
     "num_rows": 2,
     "num_sentences": 1,
+    "num_continuations": 1,
     "num_steps": 2,
 }
 NETWORKS = '''
@@ -73,7 +76,10 @@ def test_every_row_is_judged_beside_its_nulls(smoke):
     assert set(get_study("ace").rows) == {claim.row for claim in result.claims}
     for claim in result.claims:
         names = {null.name for null in claim.nulls}
-        assert names == ({"random direction", "untrained network"} if claim.row in DIGITS_ROWS else {"random"})
+        if claim.row in DIGITS_ROWS:
+            assert names == {"random direction", "untrained network"}
+        else:
+            assert names == ({"random", "untrained"} if claim.row.rstrip("r") in CALIBRATION_ROWS else {"random"})
         for null in claim.nulls:
             assert not claim.expected.meets(null.measured) or claim.verdict is not Verdict.HOLDS
     assert (folder / "report.html").is_file()
@@ -88,20 +94,61 @@ def test_every_method_and_baseline_stands_side_by_side(smoke):
     result, _ = smoke
     for network in ("model", "recurrent"):
         methods = set(result.table(f"refusals_{network}").columns["method"])
-        assert methods >= {"none", *CURVES, "ablate", "LEACE", PROMPT, RANK_ONE}
-        assert result.table(f"side_effects_{network}").columns["edit"] == list(CONDITIONS)
+        assert methods >= {"none", *CURVES, "ablate", "LEACE", PROMPT}
+        effects = result.table(f"side_effects_{network}")
+        assert effects.columns["edit"] == list(CONDITIONS)
+        judged = dict(zip(effects.columns["edit"], effects.columns["texts with a verb"], strict=True))
+        assert {name for name, share in judged.items() if share is not None} == set(WRITTEN)
+        calibration = result.table(f"calibration_{network}")
+        assert calibration.columns["method"] == list(SETTINGS)
+        assert all(one is not None for one in calibration.columns["untrained network"])
+        beside = dict(zip(calibration.columns["method"], calibration.columns["chance"], strict=True))
+        assert [name for name, one in beside.items() if one is None] == [NOTHING]
+        assert result.table(f"oblique_{network}").num_rows == 6 + 3
         assert set(result.table(f"sites_{network}").columns) >= {"site", "error", "forbidden at 0", "allowed at 1"}
     edits = result.table("digits_edits")
     assert set(edits.columns["network"]) == {"trained", "random direction", "untrained network"}
     assert result.table("digits_fits").num_rows == 2 * 3
     names = {figure["name"] for figure in result.figures}
     assert {"digits_ace", "digits_oblique", "refusals_model_ace", "refusals_recurrent_caa"} <= names
+    assert {"calibration_model", "free_text_recurrent", "oblique_digits", "oblique_model_agreement"} <= names
+    assert result.table("oblique_digits").num_rows == 6 + 3
 
 
 def test_thresholds_are_those_of_the_specification(smoke):
     result, _ = smoke
     lows = {row: result.claim(row).expected.low for row in DIGITS_ROWS}
     assert lows == {"A7": 1.0, "A8a": pytest.approx(8 / 9), "A8b": 0.1, "A9a": 0.01, "A9b": 0.95, "A9c": 0.95}
+
+
+def test_calibration_errors_of_one_draw_are_the_mean_distances():
+    def plain(alphas: tuple[float, ...], forbidden: list[float], allowed: list[float]) -> dict:
+        """Four requests of each kind; shares are quarters."""
+        rows = {
+            key: [[float(place < 4 * share) for place in range(4)] for share in shares]
+            for key, shares in zip(CLASSES, (forbidden, allowed), strict=True)
+        }
+        unedited = {"forbidden": [1.0] * 4, "allowed": [0.0, 0.0, 0.0, 1.0]}
+        return {
+            "alphas": list(alphas),
+            "classes": {key: {"edited": one, "unedited": unedited[key]} for key, one in rows.items()},
+        }
+
+    member = {
+        "responses": {
+            "ACE": plain(LEVELS, [0.0, 0.25, 0.5, 0.75, 1.0], [0.25] * 5),
+            "CAA": plain(LEVELS, [1.0] * 5, [0.0, 0.0, 0.0, 1.0, 1.0]),
+            "ablate": plain((0.0,), [0.5], [0.0]),
+            PROMPT: plain((0.0, 1.0), [1.0, 1.0], [0.25, 0.25]),
+        }
+    }
+    assert error_of(member, "ACE", None) == pytest.approx((0.25 / 2 + 0 + 0.25 + 0.5 + 0.75 / 2) / 4 / 2)
+    assert error_of(member, "ACE", (0.0, 1.0)) == pytest.approx((0 + 0 + 0.25 + 0.75) / 4)
+    assert error_of(member, "ablate", (0.0,)) == pytest.approx(0.25)
+    assert error_of(member, "ablate at 0, add r at 1", (0.0, 1.0)) == pytest.approx((0.5 + 0 + 0 + 0) / 4)
+    assert error_of(member, PROMPT, (0.0, 1.0)) == pytest.approx((1 + 0 + 0.25 + 0.75) / 4)
+    # Unedited: all of the forbidden and a quarter of the allowed, whatever is asked for.
+    assert error_of(member, NOTHING, None) == pytest.approx((0.5 + (0.125 + 0 + 0.25 + 0.5 + 0.375) / 4) / 2)
 
 
 def test_a_language_model_may_be_left_out():

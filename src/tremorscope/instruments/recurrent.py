@@ -92,8 +92,15 @@ class GatedLayer(nn.Module):
         self.hidden_weight = nn.Parameter(torch.empty(3 * hidden, hidden))
         self.input_bias = nn.Parameter(torch.zeros(3 * hidden))
         self.hidden_bias = nn.Parameter(torch.zeros(3 * hidden))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Weights as `nn.GRU` draws them, biases zero: so the layer has an untrained twin."""
+        bound = self.hidden_weight.shape[1] ** -0.5
         for weight in (self.input_weight, self.hidden_weight):
-            nn.init.uniform_(weight, -(hidden**-0.5), hidden**-0.5)
+            nn.init.uniform_(weight, -bound, bound)
+        for bias in (self.input_bias, self.hidden_bias):
+            nn.init.zeros_(bias)
 
     def forward(self, inputs: Float[Tensor, "texts length inputs"]) -> Float[Tensor, "texts length hidden"]:
         """The state after each token."""

@@ -11,12 +11,16 @@ from tremorscope.foundations.results import Result, drawn
 from tremorscope.foundations.run import Run
 from tremorscope.foundations.seeds import derive
 from tremorscope.instruments.executor import map_items
+from tremorscope.studies.ace_calibration import CalibrationRows
 from tremorscope.studies.ace_digits import DIGITS_ROWS, PAPER, STUDY, DigitsRows, digits_member
 from tremorscope.studies.ace_language import LANGUAGE_ROWS, MODEL, RECURRENT, LanguageRows
-from tremorscope.studies.ace_language_member import chosen_site, cost_member, language_member
+from tremorscope.studies.ace_language_member import chosen_site, language_member, untrained_member
+from tremorscope.studies.ace_oblique import oblique_member
+from tremorscope.studies.ace_rows import RowMaker
+from tremorscope.studies.ace_side_effects import cost_member
 from tremorscope.studies.study import Config, study
 
-DIGITS, CHOICE, DRAW, COST = "digits", "choice", "draw", "cost"
+DIGITS, CHOICE, DRAW, UNTRAINED, COST, OBLIQUE = "digits", "choice", "draw", "untrained", "cost", "oblique"
 
 
 class AceConfig(Config):
@@ -41,7 +45,8 @@ class AceConfig(Config):
     num_tested: int = Field(16, ge=1, description="Held-out requests of each class in a draw.")
     num_rows: int = Field(16, ge=2, description="Rows of 128 tokens of ordinary text for the side effects.")
     num_sentences: int = Field(12, ge=1, description="Agreement examples of each structure for the side effects.")
-    num_steps: int = Field(20, ge=1, description="Updates of the trained rank-1 edit, a baseline.")
+    num_continuations: int = Field(2, ge=1, description="Free continuations of each of these sentences.")
+    num_steps: int = Field(10, ge=1, description="Updates of the trained rank-1 edit, a baseline.")
 
     def plan(self) -> dict[str, int]:
         """Members, and draws in each language model."""
@@ -70,7 +75,7 @@ class AceConfig(Config):
             "num_tested": 48,
             "num_rows": 150,
             "num_sentences": 100,
-            "num_steps": 60,
+            "num_steps": 20,
         },
         "paper": {
             "num_seeds": 30,
@@ -86,7 +91,7 @@ class AceConfig(Config):
     },
     cost={
         "quick": "about 120 CPU-seconds: 10 classifiers of 13,195 weights, 5 draws of requests in two language models",
-        "desk": "about 20 CPU-minutes: 20 classifiers, 10 draws",
+        "desk": "about 12 CPU-minutes, from its parts at quick: 20 classifiers, 10 draws in two language models",
         "paper": "hours; the published models (Llama 3, RWKV) need --set model=hf:... and a GPU",
     },
     rows=(*DIGITS_ROWS, *LANGUAGE_ROWS),
@@ -112,9 +117,11 @@ def run(config: AceConfig, seed: int, run: Run) -> Result:
     }
     for name in config.models():
         told = {**shared, "network": name, "choice": chosen[f"{CHOICE}-{name}"]}
-        items[f"{COST}-{name}"] = {**told, "part": COST, "member": 0}
+        items |= {f"{part}-{name}": {**told, "part": part, "member": 0} for part in (COST, OBLIQUE)}
         items |= {
-            f"{DRAW}-{name}-{member}": {**told, "part": DRAW, "member": member} for member in range(config.num_draws)
+            f"{part}-{name}-{member}": {**told, "part": part, "member": member}
+            for part in (DRAW, UNTRAINED)
+            for member in range(config.num_draws)
         }
     found = dict(map_items(_part, items, run=run, jobs=jobs, progress="members"))
     digits = DigitsRows([found[f"{DIGITS}-{member}"] for member in range(config.num_seeds)])
@@ -123,7 +130,15 @@ def run(config: AceConfig, seed: int, run: Run) -> Result:
             network=name,
             choice=chosen[f"{CHOICE}-{name}"],
             members=[found[f"{DRAW}-{name}-{member}"] for member in range(config.num_draws)],
+            calibration=CalibrationRows.of(
+                name,
+                *(
+                    [found[f"{part}-{name}-{member}"] for member in range(config.num_draws)]
+                    for part in (DRAW, UNTRAINED)
+                ),
+            ),
             cost=found[f"{COST}-{name}"],
+            swept=found[f"{OBLIQUE}-{name}"],
         )
         for name in config.models()
     ]
@@ -131,8 +146,9 @@ def run(config: AceConfig, seed: int, run: Run) -> Result:
     claims = digits.claims(preset=preset, scope=f"judged on {config.num_seeds} classifiers of 8x8 digits; {scope}")
     for one in language:
         spec = config.models()[one.network][0]
+        where = f"{spec}, {config.num_draws} draws of requests in held-out wordings"
         claims += one.claims(
-            preset=preset, scope=f"judged on {spec}, {config.num_draws} draws of requests in held-out wordings; {scope}"
+            RowMaker(preset=preset, scope=f"judged on {where}; {scope}; {one.place}", ending=one.ending)
         )
     return Result(
         study=STUDY,
@@ -163,19 +179,29 @@ def _part(item: Mapping[str, Any], run: Run | None) -> dict[str, Any]:
             num_validated=config.num_validated,
             seed=derive(item["seed"], CHOICE),
         )
+    site, position = item["choice"]["site"], item["choice"]["position"]
+    if part == COST:
+        return cost_member(
+            model=model,
+            site=site,
+            num_fitted=config.num_fitted,
+            num_rows=config.num_rows,
+            num_sentences=config.num_sentences,
+            num_continuations=config.num_continuations,
+            seed=seed,
+        )
     shared: dict[str, Any] = {
         "model": model,
-        "site": item["choice"]["site"],
-        "position": item["choice"]["position"],
+        "site": site,
+        "position": position,
         "num_fitted": config.num_fitted,
         "num_tested": config.num_tested,
         "seed": seed,
     }
-    if part == DRAW:
-        return language_member(**shared, num_pairs=config.num_pairs)
-    return cost_member(
-        **shared,
-        num_rows=config.num_rows,
-        num_sentences=config.num_sentences,
-        num_steps=config.num_steps,
-    )
+    if part == OBLIQUE:
+        # One fit for all read-outs, so on more requests than a draw has.
+        shared["num_tested"] *= 3
+        return oblique_member(**shared, num_rows=config.num_rows, num_sentences=config.num_sentences)
+    if part == UNTRAINED:
+        return untrained_member(**shared, num_steps=config.num_steps)
+    return language_member(**shared, num_steps=config.num_steps, num_pairs=config.num_pairs)

@@ -23,6 +23,7 @@ from tremorscope.methods.activations.concept_editing.fitting import fit_concept
 from tremorscope.methods.activations.concept_editing.random_twin import random_twin
 from tremorscope.methods.activations.concept_editing.reach import measure_reach
 from tremorscope.methods.activations.concept_editing.scorers import classes_of, decides
+from tremorscope.studies.ace_oblique import DigitsSweepRows, digits_sweep
 
 STUDY = "ace"
 PAPER = "arXiv:2411.09003"
@@ -43,7 +44,7 @@ def digits_member(*, seed: int, num_epochs: int, num_pairs: int) -> dict[str, An
     """One network with its own split and weights, its untrained twin, and a random direction, at every site."""
     start = digits_refuser(seed, num_epochs=num_epochs)
     trained = start.at(refuser_trainer(start.required_task(), seed, num_epochs=num_epochs).fit(start).last)
-    found: dict[str, Any] = {"cells": [], "fits": []}
+    found: dict[str, Any] = {"cells": [], "fits": [], "sweep": []}
     for site in SITES:
         fit = _fit(trained, site)
         reach = measure_reach(trained, *_test_classes(trained), site, decides(REFUSE), max_pairs=num_pairs)
@@ -58,6 +59,7 @@ def digits_member(*, seed: int, num_epochs: int, num_pairs: int) -> dict[str, An
                 "reach": None if reach.flipped is None else reach.flipped.value,
             }
         )
+        found["sweep"] += digits_sweep(trained, fit, site, seed)
         bare = untrained(start)
         for name, network, direction in (
             (TRAINED, trained, fit),
@@ -287,6 +289,7 @@ class DigitsRows:
                 caption="Bias ratio: lengths of r from the origin to the typical allowed digit, along r. AUC: of the "
                 "coordinate on held-out digits. Reach: decisions flipped by the whole activation of the other class.",
             ),
+            *self._sweep.tables(),
         ]
 
     def figures(self) -> list[Figure]:
@@ -318,7 +321,11 @@ class DigitsRows:
                     y=Axis(title="share", range=(-0.02, 1.02)),
                 )
             )
-        return found
+        return [*found, *self._sweep.figures()]
+
+    @property
+    def _sweep(self) -> DigitsSweepRows:
+        return DigitsSweepRows([member["sweep"] for member in self.members])
 
     def _over(self, read: Callable[[_Cells], float], network: str) -> Estimate:
         return Estimate.mean([read(_Cells.of(member, network)) for member in self.members])

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
 
 from tests.instruments.language.tiny_models import WORDS, tiny
 from tremorscope.foundations.errors import BadInput, SiteNotFound
+from tremorscope.instruments.edit import Affine
 from tremorscope.instruments.language.generation import generate
 from tremorscope.instruments.language.scoring import next_token_logits
 from tremorscope.instruments.network import Network
@@ -17,7 +20,7 @@ from tremorscope.methods.activations.concept_editing.baselines import instructed
 from tremorscope.methods.activations.concept_editing.examples import recorded_rows
 from tremorscope.methods.activations.concept_editing.fitting import fit_concept, fit_sites, moved
 from tremorscope.methods.activations.concept_editing.gauge import measure_gauge
-from tremorscope.methods.activations.concept_editing.random_twin import random_twin
+from tremorscope.methods.activations.concept_editing.random_twin import random_edit, random_twin
 from tremorscope.methods.activations.concept_editing.reach import measure_reach
 from tremorscope.methods.activations.concept_editing.response_curve import measure_response
 from tremorscope.methods.activations.concept_editing.scorers import (
@@ -29,6 +32,7 @@ from tremorscope.methods.activations.concept_editing.scorers import (
 )
 from tremorscope.methods.activations.concept_editing.site_selection import select_site
 from tremorscope.methods.activations.concept_editing.streaming import fit_rows
+from tremorscope.methods.activations.concept_editing.swept_response import sweep_responses
 
 CLOSE = 1e-5
 
@@ -264,6 +268,48 @@ def test_random_twins_have_the_length_of_the_direction(two):
     torch.testing.assert_close(twin.directions.norm(), fit.directions.norm())
     assert abs(float(nn.functional.cosine_similarity(twin.directions, fit.directions, dim=0))) < 0.99
     assert torch.equal(random_twin(fit, 3).directions, twin.directions)
+
+
+@pytest.mark.parametrize(("name", "word", "other"), [("gpt2", "three", "four"), ("rwkv", "four", "eight")])
+def test_swept_responses_are_those_of_full_passes(name, word, other):
+    network = tiny(name)
+    classes = {"first": texts(7, "one"), "second": texts(5, "two", seed=1)}
+    site, these, others = "acts:resid_post.0@last", [f" {word}"], [f" {other}"]
+    fit = fit_concept(network, classes["first"], classes["second"], site)
+    clusters = {key: [text.split()[1] for text in some] for key, some in classes.items()}
+    edits = {"ACE": (partial(ace, fit), (-2.0, 0.0, 3.0)), "ablation": (lambda alpha: ablate(fit), (0.0,))}
+    swept = sweep_responses(network, edits, classes, site, these=these, others=others, clusters=clusters)
+    scorer = is_above(token_log_odds(these, others))
+    moved_by = 0
+    for key, (edit, alphas) in edits.items():
+        slow = measure_response(
+            network,
+            lambda alpha, edit=edit: [edit(alpha).at(site)],
+            classes,
+            scorer,
+            name=key,
+            score_name="share",
+            alphas=alphas,
+            clusters=clusters,
+        )
+        assert swept[key].to_plain() == slow.to_plain()
+        moved_by += sum(int((one.edited != one.unedited).sum()) for one in slow.classes.values())
+    assert moved_by > 0  # else edits that were never made would pass
+    with pytest.raises(BadInput, match=r"continuations ' five six': got one of several tokens"):
+        sweep_responses(network, edits, classes, site, these=[" five six"], others=others)
+    with pytest.raises(BadInput, match="alphas of ACE"):
+        sweep_responses(network, {"ACE": (partial(ace, fit), ())}, classes, site, these=these, others=others)
+
+
+def test_random_edits_have_the_norms_of_the_trained_one(generator):
+    left, right, shift = (torch.randn(5, k, generator=generator) for k in (2, 2, 1))
+    edit = Affine(left, right, None, shift[:, 0])
+    twin = random_edit(edit, 3)
+    for one, other in ((edit.left, twin.left), (edit.right, twin.right), (edit.shift[:, None], twin.shift[:, None])):
+        torch.testing.assert_close(one.norm(dim=0), other.norm(dim=0))
+        assert float(nn.functional.cosine_similarity(one, other, dim=0).abs().max()) < 0.99
+    assert torch.equal(random_edit(edit, 3).shift, twin.shift)
+    assert random_edit(Affine(left[:, :0], right[:, :0]), 3).left.shape == (5, 0)
 
 
 def test_mistakes(two):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy
 import pytest
 
 from tremorscope.foundations.errors import BadInput
+from tremorscope.methods.activations.concept_editing.calibration import miscalibration
 from tremorscope.methods.activations.concept_editing.response_curve import ClassScores, ResponseMeasurement
 
 ALPHAS = (0.0, 0.5, 1.0)
@@ -66,6 +68,52 @@ def test_shares_have_the_intervals_of_shares():
     assert lower.calibration_error("asked").value == pytest.approx(0.5)
     with pytest.raises(BadInput, match="wanted a truth value"):
         response(only=noisy(0.0, 1.0)).calibration_error("only")
+
+
+def test_calibration_error_is_the_mean_distance_from_what_was_asked():
+    first, second = [[0.0] * 20, [0.0] * 5 + [1.0] * 15, [1.0] * 20], [[1.0] * 10 + [0.0] * 10] * 3
+    found = response(is_share=True, forbidden=first, allowed=second)
+    # By hand: |0 - 0|, |.75 - .5|, |1 - 1| and |.5 - 0|, |.5 - .5|, |.5 - 1|; the trapezoidal rule halves the ends.
+    by_class = {"forbidden": 0.25 * 0.5, "allowed": 0.5 * 0.25 + 0.5 * 0.25}
+    for name, value in by_class.items():
+        assert found.calibration_error(name).value == pytest.approx(value)
+    whole = found.calibration_error()
+    assert whole.value == pytest.approx(sum(by_class.values()) / 2)
+    assert whole.low <= whole.value < whole.high
+    assert found.calibration_error(settings=[0.0, 1.0]).value == pytest.approx((0 + 0 + 0.5 + 0.5) / 4)
+    with pytest.raises(BadInput, match=r"settings: got \(0.3,\); wanted some of 0, 0.5, 1"):
+        found.calibration_error(settings=[0.3])
+
+
+def test_calibration_error_does_not_depend_on_how_densely_alphas_were_measured():
+    def slow(alphas: list[float], shares: list[float]) -> float:
+        """The integral of |share - alpha| where both are straight between the alphas and do not cross."""
+        pairs = list(zip(alphas, shares, strict=True))
+        return sum((b - a) * (abs(p - a) + abs(q - b)) / 2 for (a, p), (b, q) in pairwise(pairs))
+
+    few, many = [0.0, 0.5, 1.0], [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 1.0]
+    shares = [[min(1.0, 0.2 + 1.2 * alpha) for alpha in some] for some in (few, many)]
+    told = [float(miscalibration(some, numpy.array([row]))) for some, row in zip((few, many), shares, strict=True)]
+    assert told[0] == pytest.approx(told[1])
+    assert told == pytest.approx([slow(some, row) for some, row in zip((few, many), shares, strict=True)])
+    # Outside of 0 to 1 nothing is a share to request.
+    assert float(miscalibration([*few, 1.5], numpy.array([[*shares[0], 0.0]]))) == pytest.approx(told[0])
+    with pytest.raises(BadInput, match="some between 0 and 1"):
+        miscalibration([-1.0, 2.0], numpy.zeros((1, 2)))
+
+
+def test_two_edits_on_the_same_examples_are_compared_in_pairs():
+    stream = numpy.random.default_rng(3)
+    hard = (stream.random(40) < 0.5).astype(float)  # the same wordings fail under both
+    one = response(is_share=True, asked=[hard, hard, numpy.ones(40)])
+    other = response(is_share=True, asked=[hard, numpy.ones(40), numpy.ones(40)])
+    gain = one.calibration_gain(other)
+    assert gain.value == pytest.approx(other.calibration_error().value - one.calibration_error().value)
+    alone = one.calibration_error().high - one.calibration_error().low
+    assert gain.high - gain.low < 2 * alone
+    assert one.calibration_gain(one).high == 0.0
+    with pytest.raises(BadInput, match="two edits measured on the same examples"):
+        one.calibration_gain(response(is_share=True, asked=[hard[:9]] * 3))
 
 
 def test_examples_of_one_wording_count_as_one():

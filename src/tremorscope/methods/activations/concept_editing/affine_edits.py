@@ -85,19 +85,30 @@ def oblique(fit: ConceptFit, alpha: Alpha = 0.0, *, ridge: float = RIDGE) -> Aff
     Raises:
         BadInput: If alpha is not finite, or the ridge is not a positive number.
     """
+    w = oblique_read_out(fit, ridge=ridge)
+    if torch.equal(w, fit.directions):
+        return ace(fit, alpha)
+    mean = fit.negative.mean
+    return named_edits.ace(fit.directions.float(), mean.float(), _alphas(fit, alpha).tolist(), read_out=w.float())
+
+
+def oblique_read_out(fit: ConceptFit, *, ridge: float = RIDGE) -> Float[Tensor, "d k"]:
+    """What `oblique` reads activations with: w = (1 + ridge) (S + ridge)^-1 r, S in mean eigenvalues; r itself at inf.
+
+    Raises:
+        BadInput: If the ridge is not a positive number.
+    """
     if not (ridge > 0 and not math.isnan(ridge)):
         raise BadInput("ridge", got=ridge, wanted="a positive number, in mean eigenvalues of the covariance")
     r = fit.directions
-    if math.isinf(ridge):
-        return ace(fit, alpha)
     within = fit.within()
     # Divided by 1 + ridge, so that a large one tends to a multiple of the identity.
     scale = within.trace() / len(within)
-    if scale <= 0:
-        return ace(fit, alpha)  # classes without any spread: nothing to correct for
+    if math.isinf(ridge) or scale <= 0:
+        return r  # the same in all directions, or classes without any spread: nothing to correct for
     identity = torch.eye(len(within), dtype=within.dtype, device=within.device)
-    w = torch.linalg.solve((within / scale + ridge * identity) / (1 + ridge), r)
-    return named_edits.ace(r.float(), fit.negative.mean.float(), _alphas(fit, alpha).tolist(), read_out=w.float())
+    found: Tensor = torch.linalg.solve((within / scale + ridge * identity) / (1 + ridge), r)
+    return found
 
 
 def erase(fit: ConceptFit, *, tolerance: float = TINY) -> Affine:

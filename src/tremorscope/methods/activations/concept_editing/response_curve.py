@@ -22,6 +22,7 @@ from tremorscope.foundations.results import Table
 from tremorscope.foundations.seeds import numpy_generator
 from tremorscope.instruments.edit import PlacedEdit
 from tremorscope.instruments.network import Network
+from tremorscope.methods.activations.concept_editing.calibration import miscalibration, trapezoid
 from tremorscope.methods.activations.concept_editing.examples import Examples, check_examples
 from tremorscope.methods.activations.concept_editing.scorers import Scorer, checked
 
@@ -85,6 +86,26 @@ class ResponseMeasurement:
         drawn = numpy.stack([one[:, place] for one in self._resampled.values()])
         return self._estimate(float(numpy.ptp(means)), numpy.ptp(drawn, axis=0))
 
+    def mean_gap(self) -> Estimate:
+        """Mean of the gap over alpha from 0 to 1, by the trapezoidal rule.
+
+        Raises:
+            BadInput: If there is a single class, or no alpha from 0 to 1.
+        """
+        if len(self.classes) < 2:
+            raise BadInput("gap between classes", got="one class", wanted="at least two")
+        drawn = numpy.stack(list(self._resampled.values()))
+        return self._estimate(self.mean_gap_value(), numpy.ptp(drawn, axis=0) @ trapezoid(self.alphas))
+
+    def mean_gap_value(self) -> float:
+        """Its value alone, without resampling."""
+        means = numpy.stack([one.mean(1) for one in self._scores])
+        return float(numpy.ptp(means, axis=0) @ trapezoid(self.alphas))
+
+    def calibration_value(self) -> float:
+        """Value of the calibration error of all classes alone, without resampling."""
+        return float(miscalibration(self.alphas, numpy.stack([one.mean(1) for one in self._scores])))
+
     def largest_drop(self, name: str) -> Estimate:
         """By how much the curve of a class falls at most from one alpha to the next; 0 or less where it never does.
 
@@ -122,20 +143,34 @@ class ResponseMeasurement:
         drawn = numpy.array([math.inf if one is None else one for one in crossings])
         return self._estimate(found, drawn)
 
-    def calibration_error(self, name: str) -> Estimate:
-        """Mean distance between the requested level alpha and the measured share, over the alphas from 0 to 1.
+    def calibration_error(self, name: str | None = None, *, settings: Sequence[float] | None = None) -> Estimate:
+        """How far measured shares are from requested ones, over alpha from 0 to 1: see `calibration.miscalibration`.
+
+        Of all classes, or of one; `settings` for what has no levels between them.
 
         Raises:
-            BadInput: If scores are no truth values, or no alpha is in that range.
+            BadInput: If scores are no truth values, or as `miscalibration`.
         """
-        if not self.is_share:
-            raise BadInput("calibration error", got=f"the score {self.score_name!r}", wanted="a truth value")
-        places = [place for place, alpha in enumerate(self.alphas) if 0 <= alpha <= 1]
-        if not places:
-            raise BadInput("alphas", got=self.alphas, wanted="some between 0 and 1")
-        wanted = numpy.array(self.alphas)[places]
-        value = numpy.abs(self.classes[name].edited.mean(1)[places] - wanted).mean()
-        return self._estimate(float(value), numpy.abs(self._resampled[name][:, places] - wanted).mean(1))
+        value, drawn = self._miscalibration(name, settings)
+        return self._estimate(value, drawn)
+
+    def calibration_gain(self, over: ResponseMeasurement, *, settings: Sequence[float] | None = None) -> Estimate:
+        """By how much the calibration error of another edit, measured on the same examples, is larger than this one's.
+
+        Both are resampled together, so what the examples have in common cancels.
+
+        Raises:
+            BadInput: If the examples are not the same, or as `calibration_error`.
+        """
+        grouped = [{name: (one.clusters, one.units) for name, one in each.classes.items()} for each in (self, over)]
+        if grouped[0] != grouped[1] or self.seed != over.seed:
+            raise BadInput(
+                f"calibration of {self.name} and {over.name}",
+                got="other classes, wordings or seeds",
+                wanted="two edits measured on the same examples",
+            )
+        (mine, drawn), (other, resampled) = (each._miscalibration(None, settings) for each in (self, over))
+        return self._estimate(other - mine, resampled - drawn)
 
     def tables(self) -> list[Table]:
         """A row for each alpha, with mean and gap; and one for the unedited network."""
@@ -231,6 +266,19 @@ class ResponseMeasurement:
             times = stream.multinomial(len(known), numpy.full(len(known), 1 / len(known)), size=NUM_RESAMPLES)
             found[name] = (times @ sums.T) / (times @ sizes)[:, None]
         return found
+
+    def _miscalibration(
+        self, name: str | None, settings: Sequence[float] | None
+    ) -> tuple[float, NDArray[numpy.float64]]:
+        if not self.is_share:
+            raise BadInput("calibration error", got=f"the score {self.score_name!r}", wanted="a truth value")
+        names = list(self.classes) if name is None else [name]
+        seen = numpy.stack([self.classes[one].edited.mean(1) for one in names])
+        drawn = numpy.stack([self._resampled[one] for one in names], axis=1)
+        return (
+            float(miscalibration(self.alphas, seen, settings=settings)),
+            miscalibration(self.alphas, drawn, settings=settings),
+        )
 
     def _estimate(self, value: float, drawn: NDArray[numpy.float64]) -> Estimate:
         # An observed value: some may be infinite, between which nothing can be interpolated.

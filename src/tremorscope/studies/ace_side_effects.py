@@ -1,0 +1,263 @@
+"""What edits cost a language model: ordinary text, grammar in pairs, and grammar in what it writes by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial, reduce
+from typing import Any, final
+
+import numpy
+
+from tremorscope.foundations.claims import Claim
+from tremorscope.foundations.cluster_bootstrap import crossed_mean
+from tremorscope.foundations.estimate import Estimate
+from tremorscope.foundations.figures import PALETTE, Axis, Figure
+from tremorscope.foundations.results import Table
+from tremorscope.foundations.seeds import derive, numpy_generator
+from tremorscope.instruments.language.scoring import row_losses
+from tremorscope.instruments.load import load
+from tremorscope.instruments.microworld import agreement
+from tremorscope.instruments.microworld.lexicon import Number
+from tremorscope.instruments.microworld.verb_reader import verb_number
+from tremorscope.instruments.moments import Moments
+from tremorscope.instruments.network import Network
+from tremorscope.instruments.site import Site
+from tremorscope.methods.activations.concept_editing.affine_edits import edit_of
+from tremorscope.methods.activations.concept_editing.direction import ConceptFit
+from tremorscope.methods.activations.concept_editing.examples import recorded_rows
+from tremorscope.methods.activations.concept_editing.fitting import moved
+from tremorscope.methods.activations.concept_editing.free_text import FreeTextMeasurement, judge_free_text
+from tremorscope.methods.activations.concept_editing.random_twin import random_twin
+from tremorscope.methods.language.abilities import judge_agreement
+from tremorscope.methods.language.prose import prose_rows
+from tremorscope.studies.ace_language_member import fitted, requests_to_fit
+from tremorscope.studies.ace_rows import RowMaker, dots
+
+NUM_WRITTEN = 8  # tokens of a free continuation: the subject's verb comes among the first
+ALL_TOKENS = "ACE 0, reference of all tokens"
+# What the side effects are measured under: an edit with its level, along r or along a random direction.
+CONDITIONS: Mapping[str, tuple[str, float, bool] | None] = {
+    "none": None,
+    "ablate": ("ablate", 0.0, False),
+    "ACE 0": ("ace", 0.0, False),
+    "ACE 1": ("ace", 1.0, False),
+    "oblique 0": ("oblique", 0.0, False),
+    "CAA +1": ("add", 1.0, False),
+    ALL_TOKENS: ("ace", 0.0, False),
+    "ablate, random direction": ("ablate", 0.0, True),
+    "ACE 0, random direction": ("ace", 0.0, True),
+}
+WRITTEN = ("none", "ablate", "ACE 0", ALL_TOKENS, "ablate, random direction", "ACE 0, random direction")
+SIDE_EFFECT_ROWS = ("A13a", "A13b", "A13c")
+
+
+def cost_member(
+    *,
+    model: str,
+    site: str,
+    num_fitted: int,
+    num_rows: int,
+    num_sentences: int,
+    num_continuations: int,
+    seed: int,
+) -> dict[str, Any]:
+    """What edits at all positions do to ordinary text, to pairs of right and wrong verbs, and to free continuations."""
+    network = load(model)
+    fit = fitted(network, site, num_fitted, seed)
+    random = random_twin(fit, seed)
+    everywhere = moved(fit.site, "all")
+    # The typical negative *last* token is not the typical token: the same direction about the mean of all of them.
+    about_all = _about_all_tokens(network, fit, num_fitted, seed)
+    rows, modules = prose_rows(network, "test")
+    chosen = numpy.sort(numpy_generator(seed, "prose rows").permutation(len(rows))[:num_rows])
+    prose: dict[str, Any] = {"modules": [modules[row] for row in chosen], "rows": chosen.tolist(), "losses": {}}
+    grammar: dict[str, Any] = {"right": {}}
+    written: dict[str, Any] = {}
+    for name, condition in CONDITIONS.items():
+        view = network
+        if condition is not None:
+            method, level, is_random = condition
+            direction = random if is_random else about_all if name == ALL_TOKENS else fit
+            view = network.with_edits(edit_of(method, direction, level).at(everywhere))
+        prose["losses"][name] = row_losses(view, rows[chosen]).tolist()
+        judged = judge_agreement(view, split="test", seed=derive(seed, "grammar"), count=num_sentences)
+        grammar["right"][name] = [right for one in judged for right in one.correct]
+        grammar["templates"] = [template for one in judged for template in one.templates]
+        grammar["units"] = [unit for one in judged for unit in one.units]
+        if name in WRITTEN:
+            free = free_agreement(view, num_sentences, num_continuations, derive(seed, "free text"))
+            written[name] = free.to_plain()
+    return {"prose": prose, "grammar": grammar, "written": written}
+
+
+def free_agreement(network: Network, num_sentences: int, num_samples: int, seed: int) -> FreeTextMeasurement:
+    """Does the verb that the model itself writes agree? Held-out sentences of each structure, up to the subject."""
+    known: dict[str, agreement.Agreement] = {}
+    for structure in agreement.STRUCTURES:
+        known |= {one.prompt: one for one in agreement.examples("test", seed, num_sentences, structure=structure)}
+    numbers = {prompt: one.number for prompt, one in known.items()}
+    return judge_free_text(
+        network,
+        list(known),
+        partial(_agrees, numbers),
+        max_new_tokens=NUM_WRITTEN,
+        num_samples=num_samples,
+        clusters=[one.template for one in known.values()],
+        units=[f"{one.noun} {one.verb}" for one in known.values()],
+        seed=seed,
+    )
+
+
+def _agrees(numbers: Mapping[str, Number], prompt: str, text: str) -> bool | None:
+    found = verb_number(text)
+    return None if found is None else found == numbers[prompt]
+
+
+def _about_all_tokens(network: Network, fit: ConceptFit, num_fitted: int, seed: int) -> ConceptFit:
+    prompts = requests_to_fit(num_fitted, seed, "allowed")
+    bare = Site(kind=fit.site.kind, pattern=fit.site.pattern, port=fit.site.port)
+    negative = reduce(Moments.with_rows, recorded_rows(network, prompts, bare), Moments.zero(fit.width))
+    positive = replace(fit.positives[0], mean=negative.mean + fit.directions[:, 0])
+    return replace(fit, negative=negative, positives=(positive,), diagnostics=(), flags=())
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class SideEffectRows:
+    """What was measured once in one model."""
+
+    network: str
+    cost: Mapping[str, Any]
+
+    def claims(self, make: RowMaker) -> list[Claim]:
+        """Rows A13."""
+        random = "the same two edits along a random direction of the length of r"
+        note = "; edits at all positions, intervals over held-out examples of one fit"
+        rows: dict[str, tuple[str, Callable[[str, str], Estimate], tuple[str, str]]] = {
+            "A13a": (
+                "Ablation costs more of ordinary text than ACE at alpha 0: nats per token of held-out prose.",
+                self._prose,
+                ("ablate", "ACE 0"),
+            ),
+            "A13b": (
+                "Ablation costs more grammar than ACE at alpha 0: share of agreement pairs judged right.",
+                self._grammar,
+                ("ACE 0", "ablate"),
+            ),
+            "A13c": (
+                "Ablation leaves less grammar in free text than ACE at alpha 0: share of the verbs that the model "
+                f"writes itself, within {NUM_WRITTEN} tokens after a subject, which agree with it.",
+                self._written,
+                ("ACE 0", "ablate"),
+            ),
+        }
+        return [
+            make(
+                row,
+                told,
+                read(*pair),
+                {"random": (random, read(*(f"{one}, random direction" for one in pair)))},
+                note=note,
+            )
+            for row, (told, read, pair) in rows.items()
+        ]
+
+    def summary(self) -> list[str]:
+        """What ablation costs, and what is written."""
+        free = {name: self._free(name).right() for name in ("none", "ablate", "ACE 0")}
+        return [
+            f"{self.network}: ablation at all positions costs {self._prose('ablate', 'ACE 0')} nats per token of "
+            "ordinary text more than ACE at alpha 0.",
+            f"{self.network}, verbs that agree in free text: {free['none']} unedited, {free['ablate']} under ablation, "
+            f"{free['ACE 0']} under ACE at alpha 0.",
+        ]
+
+    def tables(self) -> list[Table]:
+        """Loss, pairs and free text under every edit; and the first texts themselves."""
+        effects = []
+        for name in CONDITIONS:
+            row: dict[str, Any] = {
+                "edit": name,
+                "nats per token": crossed_mean(self._losses(name), self._modules, self._rows, seed=0),
+                "less unedited": self._prose(name, "none") if name != "none" else None,
+                "agreement right": self._right(name),
+                "written verbs right": None,
+                "texts with a verb": None,
+            }
+            if name in WRITTEN:
+                free = self._free(name)
+                row |= {"written verbs right": free.right(), "texts with a verb": free.judged()}
+            effects.append(row)
+        shown = {name: self._free(name) for name in WRITTEN}
+        first = next(iter(shown.values()))
+        texts = [
+            {"prompt": first.prompts[place]} | {name: one.written[place] for name, one in shown.items()}
+            for place in range(0, len(first.prompts), max(1, len(first.prompts) // 12))
+        ]
+        return [
+            Table.of_rows(
+                effects,
+                name=f"side_effects_{self.network}",
+                title=f"What the edits cost the {self.network}",
+                caption="Edits at all positions; held-out prose, pairs of right and wrong verb forms, and sentences "
+                f"that the model finishes itself ({NUM_WRITTEN} sampled tokens after the subject, edit at work): share "
+                "of the first verbs that agree, among texts with a verb whose subject is clear; and the share of such "
+                "texts.",
+            ),
+            Table.of_rows(
+                texts,
+                name=f"written_{self.network}",
+                title=f"What the {self.network} writes under the edits",
+                caption="Some of the prompts, and the continuation that was sampled with the same random numbers under "
+                "each edit.",
+            ),
+        ]
+
+    def figures(self) -> list[Figure]:
+        """Grammar of free text beside the share of texts with a verb."""
+        free = {name: self._free(name) for name in WRITTEN}
+        return [
+            dots(
+                name=f"free_text_{self.network}",
+                title=f"Grammar of what the {self.network} writes under edits at all positions",
+                caption="Share of written verbs that agree with their subject, and share of texts with a verb to "
+                "judge; 99 % intervals over wordings and subjects. The lower two edits are nulls, along a random "
+                "direction.",
+                labels=list(WRITTEN),
+                series={
+                    "verbs that agree": (PALETTE[0], "circle", [free[name].right() for name in WRITTEN]),
+                    "texts with a verb": (PALETTE[1], "diamond-open", [free[name].judged() for name in WRITTEN]),
+                },
+                x=Axis(title="share of continuations", range=(-0.02, 1.02)),
+            )
+        ]
+
+    @property
+    def _modules(self) -> tuple[str, ...]:
+        return tuple(self.cost["prose"]["modules"])
+
+    @property
+    def _rows(self) -> tuple[int, ...]:
+        return tuple(self.cost["prose"]["rows"])
+
+    def _losses(self, name: str) -> Any:
+        return numpy.array(self.cost["prose"]["losses"][name], dtype=numpy.float64)
+
+    def _prose(self, one: str, other: str) -> Estimate:
+        return crossed_mean(self._losses(one) - self._losses(other), self._modules, self._rows, seed=0)
+
+    def _right(self, name: str) -> Estimate:
+        grammar = self.cost["grammar"]
+        return crossed_mean(grammar["right"][name], grammar["templates"], grammar["units"], seed=0)
+
+    def _grammar(self, one: str, other: str) -> Estimate:
+        grammar = self.cost["grammar"]
+        gaps = [float(a) - float(b) for a, b in zip(grammar["right"][one], grammar["right"][other], strict=True)]
+        return crossed_mean(gaps, grammar["templates"], grammar["units"], seed=0)
+
+    def _free(self, name: str) -> FreeTextMeasurement:
+        return FreeTextMeasurement.of(self.cost["written"][name])
+
+    def _written(self, one: str, other: str) -> Estimate:
+        return self._free(one).more_right_than(self._free(other))
