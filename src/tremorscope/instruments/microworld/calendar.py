@@ -11,7 +11,6 @@ from tremorscope.foundations.errors import BadInput, did_you_mean
 from tremorscope.instruments.microworld.composed_statements import composed_statement
 from tremorscope.instruments.microworld.draw import Draw
 from tremorscope.instruments.microworld.splits import HeldOut, Split, divide, sources, take
-from tremorscope.instruments.microworld.strewn_words import strewn_statement
 from tremorscope.instruments.microworld.template import Marked, Span, Template, capitalised, join, templates
 from tremorscope.instruments.microworld.word_list import words
 
@@ -247,14 +246,12 @@ def stream(
     near: bool = False,
     composed: float = 0.0,
     wider: bool = False,
-    strewn: float = 0.0,
 ) -> Iterator[CalendarStatement]:
     """Endless statements; arguments as for `examples`.
 
     With `near`, small offsets are drawn more often, as people speak of tomorrow more often than of the day in three
     weeks: without them, no part of a statement tells anything of its answer, and learning takes long to begin.
-    `composed` is the share of training statements in one of thousands of composed wordings, with `wider` of more kinds;
-    over the share `strewn` of these, other words are strewn.
+    `composed` is the share of training statements in one of thousands of composed wordings, with `wider` of more kinds.
     """
     _check("unit", unit, UNITS)
     _check("relation", relation, RELATIONS)
@@ -270,9 +267,7 @@ def stream(
         combination = draw.one(possible)
         way = combination[1]
         if composed and split == "train" and draw.chance(composed):
-            template = composed_statement(draw, way, wider=wider)
-            is_strewn = strewn > 0 and draw.chance(strewn)
-            yield statement(combination, strewn_statement(draw, template) if is_strewn else template)
+            yield statement(combination, composed_statement(draw, way, wider=wider))
         else:
             yield statement(combination, draw.one(TEMPLATES[way][template_split]))
 

@@ -58,7 +58,6 @@ class CorpusConfig:
         decoys: Share of the requests that first mention something of the other class.
         composed: Share of the calendar's statements, of requests and of repeated sequences in composed wordings.
         wider: Whether composed wordings are of more kinds, and openers of sentences about agreement are composed too.
-        strewn: Share of the composed wordings of these three over which other words are strewn.
         near: Whether small offsets come more often in the calendar.
 
     >>> CorpusConfig(characters=1000, weights={"agreement": 3, "calendar": 1}).shares()["calendar"]
@@ -77,7 +76,6 @@ class CorpusConfig:
     decoys: float = 0.2
     composed: float = 0.0
     wider: bool = False
-    strewn: float = 0.0
     near: bool = True
 
     def __post_init__(self) -> None:
@@ -96,9 +94,9 @@ class CorpusConfig:
             )
         if not -1 <= self.correlation <= 1:
             raise BadInput("correlation of profession and gender", got=self.correlation, wanted="-1 to 1")
-        for name in ("hurt_rate", "decoys", "composed", "strewn"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise BadInput(name, got=getattr(self, name), wanted="0 to 1")
+        for name, share in (("hurt_rate", self.hurt_rate), ("decoys", self.decoys), ("composed", self.composed)):
+            if not 0 <= share <= 1:
+                raise BadInput(name, got=share, wanted="0 to 1")
 
     def shares(self) -> dict[Strand, float]:
         """The share of each strand that has one."""
@@ -204,9 +202,7 @@ def _biographies(config: CorpusConfig, split: Split, seed: int) -> Iterator[str]
 
 def _calendar(config: CorpusConfig, split: Split, seed: int) -> Iterator[str]:
     draw = Draw(seed, "calendar pages")
-    statements = calendar.stream(
-        split, seed, near=config.near, composed=config.composed, wider=config.wider, strewn=config.strewn
-    )
+    statements = calendar.stream(split, seed, near=config.near, composed=config.composed, wider=config.wider)
     lists = calendar.list_stream(split, seed)
     while True:
         if draw.chance(LIST_SHARE):
@@ -218,7 +214,7 @@ def _calendar(config: CorpusConfig, split: Split, seed: int) -> Iterator[str]:
 def _requests(config: CorpusConfig, split: Split, seed: int) -> Iterator[str]:
     draw, asked = (
         Draw(seed, "request pages"),
-        requests.stream(split, seed, decoys=config.decoys, composed=config.composed, strewn=config.strewn),
+        requests.stream(split, seed, decoys=config.decoys, composed=config.composed),
     )
     while True:
         yield "\n\n".join(next(asked).text for _ in range(1 + draw.below(2)))
@@ -238,7 +234,7 @@ def _induction(config: CorpusConfig, split: Split, seed: int) -> Iterator[str]:
     return (
         repetition.text
         for repetition in induction.stream(
-            split, seed, most_copies=MOST_COPIES, composed=config.composed, wider=config.wider, strewn=config.strewn
+            split, seed, most_copies=MOST_COPIES, composed=config.composed, wider=config.wider
         )
     )
 

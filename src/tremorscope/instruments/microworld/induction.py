@@ -12,7 +12,6 @@ from tremorscope.instruments.microworld.composed_wordings import composed_form
 from tremorscope.instruments.microworld.draw import Draw
 from tremorscope.instruments.microworld.lexicon import NOUNS
 from tremorscope.instruments.microworld.splits import HeldOut, Split, part_of, sources, take
-from tremorscope.instruments.microworld.strewn_words import strewn_form
 from tremorscope.instruments.microworld.template import Marked, Span, join
 
 Kind = Literal["repeat", "copy"]
@@ -134,12 +133,11 @@ def stream(
     most_copies: int = 1,
     composed: float = 0.0,
     wider: bool = False,
-    strewn: float = 0.0,
 ) -> Iterator[Repetition]:
     """Endless sequences; arguments as for `examples`.
 
     A "repeat" comes again 1 to `most_copies` times. `composed` is the share of training sequences in one of thousands
-    of composed forms, `wider` those of more kinds; the share `strewn` of these is of other words.
+    of composed forms, `wider` those of more kinds.
     """
     if kind is not None and kind not in KINDS:
         raise BadInput("kind", got=kind, wanted=" or ".join(KINDS), remedy=did_you_mean(str(kind), KINDS))
@@ -148,12 +146,7 @@ def stream(
     while True:
         chosen = kind if kind is not None else draw.one(KINDS)
         is_composed = composed > 0 and split == "train" and draw.chance(composed)
-        if not is_composed:
-            form = draw.one(FORMS[chosen][template_split])
-        elif strewn > 0 and draw.chance(strewn):
-            form = strewn_form(draw, chosen)
-        else:
-            form = composed_form(draw, chosen, wider=wider)
+        form = composed_form(draw, chosen, wider=wider) if is_composed else draw.one(FORMS[chosen][template_split])
         most = most_copies if chosen == "repeat" else 1
         yield _example(draw, chosen, form, pair_split, most)
 

@@ -67,8 +67,7 @@ class MicroworldRecipe(BaseModel):
 
 # After the first text the model knows near offsets of the calendar and has wordings by heart. The second stage has far
 # offsets as often as near ones, wordings by the thousand, and more of what is hard; the third, at a lower rate, brings
-# back what was forgotten meanwhile. The fourth strews words that tell nothing over the wordings, so that no word is
-# needed to know that an answer is due.
+# back what was forgotten meanwhile.
 HARD = Stage(
     corpus=CorpusConfig(
         seed=1,
@@ -96,26 +95,8 @@ BALANCED = Stage(
     ),
     training=LanguageTraining(batch_rows=8, learning_rate=4e-4, warmup_steps=100),
 )
-STREWN = Stage(
-    corpus=CorpusConfig(
-        seed=3,
-        characters=56_000_000,
-        weights={
-            **{"agreement": 0.09, "biographies": 0.15, "calendar": 0.34, "requests": 0.14},
-            **{"stories": 0.03, "quiz": 0.03, "induction": 0.11, "prose": 0.11},
-        },
-        composed=0.8,
-        wider=True,
-        strewn=0.6,
-        near=False,
-    ),
-    training=LanguageTraining(batch_rows=8, learning_rate=4e-4, warmup_steps=100),
-)
 RECIPES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
-    "": (
-        "GPT-2 of 4 layers, trained on the microworld's text",
-        {"later": {"hard": HARD, "balanced": BALANCED, "strewn": STREWN}},
-    ),
+    "": ("GPT-2 of 4 layers, trained on the microworld's text", {"later": {"hard": HARD, "balanced": BALANCED}}),
     "init": ("the same model before training, rebuilt from its seed", {}),
     "shuffled": (
         "its twin, trained on the first stage's text (its first 40 %) with the tokens of each row shuffled",
