@@ -280,6 +280,13 @@ def _measure(
             order = numpy_generator(stream, "shuffle").permutation(len(train.y))
             train = PointTable(name=train.name, x=train.x, y=train.y[order], roundoff=train.roundoff)
         fitted = method.fit(train, budget, seed=derive(stream, "initial weights"))
+        if fitted.num_parameters > budget:
+            raise BadInput(
+                f"budget of {method.name} in {train.dimension}-D",
+                got=f"{budget} parameters",
+                wanted=f"at least {fitted.num_parameters}, which its smallest size takes",
+                remedy="Raise the budget.",
+            )
         inside = fitted.contains(test.x)
         if not inside.any():
             raise BadInput(
