@@ -115,6 +115,18 @@ def test_every_method_and_baseline_stands_side_by_side(smoke):
     assert result.table("oblique_digits").num_rows == 6 + 3
 
 
+def test_what_ordinary_text_costs_is_over_fits(smoke):
+    result, _ = smoke
+    for row in ("A13a", "A13ar"):
+        claim = result.claim(row)
+        assert claim.measured.n == SMOKE["num_draws"] > 1
+        assert claim.scope.endswith(f"intervals over {SMOKE['num_draws']} fits to different requests")
+        assert result.claim(row.replace("a", "b", 1)).scope.endswith("held-out examples of one fit")
+    effects = result.table("side_effects_model")
+    unedited = effects.columns["nats per token"][0]
+    assert unedited.low == unedited.value == unedited.high  # no edit is the same under every fit
+
+
 def test_thresholds_are_those_of_the_specification(smoke):
     result, _ = smoke
     lows = {row: result.claim(row).expected.low for row in DIGITS_ROWS}

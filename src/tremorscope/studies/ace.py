@@ -188,6 +188,7 @@ def _part(item: Mapping[str, Any], run: Run | None) -> dict[str, Any]:
             num_rows=config.num_rows,
             num_sentences=config.num_sentences,
             num_continuations=config.num_continuations,
+            num_fits=config.num_draws,
             seed=seed,
         )
     shared: dict[str, Any] = {

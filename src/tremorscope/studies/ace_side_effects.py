@@ -60,35 +60,57 @@ def cost_member(
     num_rows: int,
     num_sentences: int,
     num_continuations: int,
+    num_fits: int,
     seed: int,
 ) -> dict[str, Any]:
-    """What edits at all positions do to ordinary text, to pairs of right and wrong verbs, and to free continuations."""
+    """What edits at all positions do to ordinary text, to pairs of right and wrong verbs, and to free continuations.
+
+    Ordinary text is read under `num_fits` fits to different requests, whose costs differ more than those of different
+    texts do; grammar under the first of them.
+    """
     network = load(model)
+    rows, modules = prose_rows(network, "test")
+    chosen = numpy.sort(numpy_generator(seed, "prose rows").permutation(len(rows))[:num_rows])
+    losses: dict[str, list[list[float]]] = {name: [] for name in CONDITIONS}
+    grammar: dict[str, Any] = {"right": {}}
+    written: dict[str, Any] = {}
+    for number in range(num_fits):
+        views = _edited(network, site, num_fitted, derive(seed, "fit", number) if number else seed)
+        for name, view in views.items():
+            losses[name].append(row_losses(view, rows[chosen]).tolist())
+        if number:
+            continue
+        for name, view in views.items():
+            _judge_grammar(name, view, grammar, num_sentences, seed)
+            if name in WRITTEN:
+                free = free_agreement(view, num_sentences, num_continuations, derive(seed, "free text"))
+                written[name] = free.to_plain()
+    prose = {"modules": [modules[row] for row in chosen], "rows": chosen.tolist(), "losses": losses}
+    return {"prose": prose, "grammar": grammar, "written": written}
+
+
+def _edited(network: Network, site: str, num_fitted: int, seed: int) -> dict[str, Network]:
+    """The network under each condition, with a fit to requests of its own."""
     fit = fitted(network, site, num_fitted, seed)
     random = random_twin(fit, seed)
     everywhere = moved(fit.site, "all")
     # The typical negative *last* token is not the typical token: the same direction about the mean of all of them.
     about_all = _about_all_tokens(network, fit, num_fitted, seed)
-    rows, modules = prose_rows(network, "test")
-    chosen = numpy.sort(numpy_generator(seed, "prose rows").permutation(len(rows))[:num_rows])
-    prose: dict[str, Any] = {"modules": [modules[row] for row in chosen], "rows": chosen.tolist(), "losses": {}}
-    grammar: dict[str, Any] = {"right": {}}
-    written: dict[str, Any] = {}
+    views = {}
     for name, condition in CONDITIONS.items():
-        view = network
+        views[name] = network
         if condition is not None:
             method, level, is_random = condition
             direction = random if is_random else about_all if name == ALL_TOKENS else fit
-            view = network.with_edits(edit_of(method, direction, level).at(everywhere))
-        prose["losses"][name] = row_losses(view, rows[chosen]).tolist()
-        judged = judge_agreement(view, split="test", seed=derive(seed, "grammar"), count=num_sentences)
-        grammar["right"][name] = [right for one in judged for right in one.correct]
-        grammar["templates"] = [template for one in judged for template in one.templates]
-        grammar["units"] = [unit for one in judged for unit in one.units]
-        if name in WRITTEN:
-            free = free_agreement(view, num_sentences, num_continuations, derive(seed, "free text"))
-            written[name] = free.to_plain()
-    return {"prose": prose, "grammar": grammar, "written": written}
+            views[name] = network.with_edits(edit_of(method, direction, level).at(everywhere))
+    return views
+
+
+def _judge_grammar(name: str, view: Network, grammar: dict[str, Any], num_sentences: int, seed: int) -> None:
+    judged = judge_agreement(view, split="test", seed=derive(seed, "grammar"), count=num_sentences)
+    grammar["right"][name] = [right for one in judged for right in one.correct]
+    grammar["templates"] = [template for one in judged for template in one.templates]
+    grammar["units"] = [unit for one in judged for unit in one.units]
 
 
 def free_agreement(network: Network, num_sentences: int, num_samples: int, seed: int) -> FreeTextMeasurement:
@@ -133,7 +155,10 @@ class SideEffectRows:
     def claims(self, make: RowMaker) -> list[Claim]:
         """Rows A13."""
         random = "the same two edits along a random direction of the length of r"
-        note = "; edits at all positions, intervals over held-out examples of one fit"
+        over_fits, of_one = (
+            f"; edits at all positions, intervals over {what}"
+            for what in (f"{self._num_fits} fits to different requests", "held-out examples of one fit")
+        )
         rows: dict[str, tuple[str, Callable[[str, str], Estimate], tuple[str, str]]] = {
             "A13a": (
                 "Ablation costs more of ordinary text than ACE at alpha 0: nats per token of held-out prose.",
@@ -158,7 +183,7 @@ class SideEffectRows:
                 told,
                 read(*pair),
                 {"random": (random, read(*(f"{one}, random direction" for one in pair)))},
-                note=note,
+                note=over_fits if row == "A13a" else of_one,
             )
             for row, (told, read, pair) in rows.items()
         ]
@@ -179,7 +204,7 @@ class SideEffectRows:
         for name in CONDITIONS:
             row: dict[str, Any] = {
                 "edit": name,
-                "nats per token": crossed_mean(self._losses(name), self._modules, self._rows, seed=0),
+                "nats per token": Estimate.mean(self._losses(name)),
                 "less unedited": self._prose(name, "none") if name != "none" else None,
                 "agreement right": self._right(name),
                 "written verbs right": None,
@@ -200,7 +225,8 @@ class SideEffectRows:
                 effects,
                 name=f"side_effects_{self.network}",
                 title=f"What the edits cost the {self.network}",
-                caption="Edits at all positions; held-out prose, pairs of right and wrong verb forms, and sentences "
+                caption=f"Edits at all positions; held-out prose under {self._num_fits} fits to different requests, "
+                "intervals over fits; under the first fit pairs of right and wrong verb forms, and sentences "
                 f"that the model finishes itself ({NUM_WRITTEN} sampled tokens after the subject, edit at work): share "
                 "of the first verbs that agree, among texts with a verb whose subject is clear; and the share of such "
                 "texts.",
@@ -234,18 +260,16 @@ class SideEffectRows:
         ]
 
     @property
-    def _modules(self) -> tuple[str, ...]:
-        return tuple(self.cost["prose"]["modules"])
+    def _num_fits(self) -> int:
+        return len(self.cost["prose"]["losses"]["none"])
 
-    @property
-    def _rows(self) -> tuple[int, ...]:
-        return tuple(self.cost["prose"]["rows"])
-
-    def _losses(self, name: str) -> Any:
-        return numpy.array(self.cost["prose"]["losses"][name], dtype=numpy.float64)
+    def _losses(self, name: str) -> list[float]:
+        """Mean loss of the same rows under each fit."""
+        return [float(numpy.mean(rows)) for rows in self.cost["prose"]["losses"][name]]
 
     def _prose(self, one: str, other: str) -> Estimate:
-        return crossed_mean(self._losses(one) - self._losses(other), self._modules, self._rows, seed=0)
+        pairs = zip(self._losses(one), self._losses(other), strict=True)
+        return Estimate.mean([first - second for first, second in pairs])
 
     def _right(self, name: str) -> Estimate:
         grammar = self.cost["grammar"]
