@@ -90,7 +90,8 @@ def eigsh(
         copies: Look for missed copies of repeated eigenvalues; without, a single start vector is trusted.
         block: Vectors that are multiplied together. One needs the fewest products and is the default; more pay
             where a block costs little more than a vector.
-        memory: Bytes that the basis may take: `plan_basis` says beforehand how many it will.
+        memory: Bytes that the basis may take: `plan_basis` says beforehand how many it will. A product adds what it
+            holds while it is computed, about the `kept_bytes` of a curvature operator.
         progress: Called now and then with products made, pairs converged, and the worst residual.
 
     Values have dtype float64, vectors the operator's. Cost: tens of products for the first pair, a few for
