@@ -68,7 +68,7 @@ def test_a_continuation_is_as_likely_as_when_it_is_written(
     moved = (found - continuation_log_probs(network, PROMPTS, CONTINUATIONS)).abs()
     assert moved.max() > 0.1
     if position == "generated":  # a single token is predicted before anything was written
-        assert moved[1] == 0
+        assert moved[1] < 1e-5  # rounding: edited texts may be read in other batches
         assert moved[[0, 2, 3]].min() > 0.01
 
 
