@@ -4,7 +4,8 @@ import math
 import pytest
 
 from tremorscope.foundations.errors import BadInput
-from tremorscope.foundations.figures import NULL_COLOUR, PALETTE, Axis, Figure, band, line, numbers, points
+from tremorscope.foundations.estimate import Estimate
+from tremorscope.foundations.figures import NULL_COLOUR, PALETTE, Axis, Figure, band, bars, dots, line, numbers, points
 
 
 def make(caption="It falls.", **changes):
@@ -47,3 +48,30 @@ def test_numbers_are_short_and_gaps_are_none():
 def test_a_caption_is_required():
     with pytest.raises(BadInput, match="caption of figure 'loss': got nothing"):
         make(caption="  ")
+
+
+def test_dots_leave_out_what_has_no_number_and_keep_series_of_a_label_apart():
+    half = Estimate(value=0.5, low=0.4, high=0.7, level=0.99, n=9, method="bootstrap")
+    drawn = dots(
+        name="accuracy",
+        title="Accuracy",
+        caption="By task.",
+        labels=["a", "b"],
+        series={"this": (PALETTE[0], "circle", [half, half]), "null": (NULL_COLOUR, "x-thin", [None, half])},
+        x=Axis(title="share"),
+    )
+    this, null = drawn.traces
+    assert this["x"] == [0.5, 0.5]
+    assert null["x"] == [0.5]
+    assert null["text"] == [f"b: {half}"]
+    assert (this["error_x"]["array"][0], this["error_x"]["arrayminus"][0]) == pytest.approx((0.2, 0.1))
+    assert len({*this["y"], *null["y"]}) == 3
+    assert all(abs(place - round(place)) < 0.5 for place in this["y"])
+    assert drawn.layout["yaxis"]["ticktext"] == ["a", "b"]
+
+
+def test_bars_lie_flat_for_long_names():
+    upright, flat = bars(["a"], [2.0], "n"), bars(["a"], [2.0], "n", flat=True)
+    assert (upright["x"], upright["y"]) == (flat["y"], flat["x"]) == (["a"], [2.0])
+    assert flat["orientation"] == "h"
+    assert "orientation" not in upright

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, final
 
@@ -10,11 +11,15 @@ import numpy
 from numpy.typing import ArrayLike
 
 from tremorscope.foundations.errors import BadInput
+from tremorscope.foundations.estimate import Estimate
 
 # Okabe and Ito's palette, which stays distinct for the common kinds of colour blindness. The first colour is
 # for the thing measured, grey is for nulls.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A6A00")
 NULL_COLOUR = "#8A8A8A"
+
+Series = tuple[str, str, Sequence[Estimate | None]]  # colour, symbol, a value for each label
+_SPREAD = 0.56  # of the space between two labels, over all series
 
 
 @final
@@ -122,10 +127,70 @@ def band(x: ArrayLike, low: ArrayLike, high: ArrayLike, name: str, *, colour: st
     }
 
 
-def bars(names: Sequence[str], heights: ArrayLike, name: str, *, colour: str | None = None) -> dict[str, Any]:
-    """One bar for each name."""
+def bars(
+    names: Sequence[str], lengths: ArrayLike, name: str, *, colour: str | None = None, flat: bool = False
+) -> dict[str, Any]:
+    """One bar for each name; `flat` ones leave room for long names."""
     marker = {} if colour is None else {"color": colour}
-    return {"type": "bar", "x": list(names), "y": numbers(heights), "name": name, "marker": marker}
+    trace = {"type": "bar", "name": name, "marker": marker}
+    if flat:
+        return {**trace, "orientation": "h", "x": numbers(lengths), "y": list(names)}
+    return {**trace, "x": list(names), "y": numbers(lengths)}
+
+
+def dots(
+    *,
+    name: str,
+    title: str,
+    caption: str,
+    labels: Sequence[str],
+    series: Mapping[str, Series],
+    x: Axis,
+    line_height: int = 40,
+) -> Figure:
+    """A line for each label, and on it a mark with its interval for each series that has a number there."""
+    traces = []
+    for place, (told, (colour, symbol, values)) in enumerate(series.items()):
+        shift = _SPREAD * (place / (len(series) - 1) - 0.5) if len(series) > 1 else 0.0
+        at = [(index, one) for index, one in enumerate(values) if one is not None and math.isfinite(one.value)]
+        traces.append(
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "name": told,
+                "x": numbers([one.value for _, one in at]),
+                "y": [index + shift for index, _ in at],
+                "text": [f"{labels[index]}: {one}" for index, one in at],
+                "hoverinfo": "text+name",
+                "marker": {"symbol": symbol, "size": 9, "color": colour, "line": {"width": 2}},
+                "error_x": {
+                    "type": "data",
+                    "symmetric": False,
+                    "array": numbers([one.high - one.value for _, one in at]),
+                    "arrayminus": numbers([one.value - one.low for _, one in at]),
+                    "color": colour,
+                    "thickness": 1.3,
+                    "width": 0,
+                },
+            }
+        )
+    axis = {
+        "tickvals": list(range(len(labels))),
+        "ticktext": list(labels),
+        "range": [len(labels) - 0.4, -0.6],
+        "automargin": True,
+        "zeroline": False,
+        "title": {"text": ""},
+    }
+    return Figure(
+        name=name,
+        title=title,
+        caption=caption,
+        traces=traces,
+        x=x,
+        y=Axis(title=""),
+        layout={"yaxis": axis, "height": 150 + line_height * len(labels)},
+    )
 
 
 def numbers(values: ArrayLike, digits: int = 6) -> list[float | None]:

@@ -10,7 +10,7 @@ import numpy
 
 from tremorscope.foundations.claims import Claim, Expected
 from tremorscope.foundations.estimate import Estimate
-from tremorscope.foundations.figures import PALETTE, Axis, Figure
+from tremorscope.foundations.figures import PALETTE, Axis, Figure, dots
 from tremorscope.foundations.results import Table
 from tremorscope.methods.activations.concept_editing.calibration import miscalibration
 from tremorscope.studies.ace_language_member import (
@@ -26,7 +26,7 @@ from tremorscope.studies.ace_language_member import (
     RANK_ONE,
     along_random,
 )
-from tremorscope.studies.ace_rows import RowMaker, dots, grey
+from tremorscope.studies.ace_rows import RowMaker, grey
 
 CALIBRATION_ROWS = ("A14c", "A14d")
 NOTHING, ABLATE_OR_ADD = "no edit", "ablate at 0, add r at 1"

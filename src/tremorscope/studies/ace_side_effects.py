@@ -12,7 +12,7 @@ import numpy
 from tremorscope.foundations.claims import Claim
 from tremorscope.foundations.cluster_bootstrap import crossed_mean
 from tremorscope.foundations.estimate import Estimate
-from tremorscope.foundations.figures import PALETTE, Axis, Figure
+from tremorscope.foundations.figures import PALETTE, Axis, Figure, dots
 from tremorscope.foundations.results import Table
 from tremorscope.foundations.seeds import derive, numpy_generator
 from tremorscope.instruments.language.scoring import row_losses
@@ -32,7 +32,7 @@ from tremorscope.methods.activations.concept_editing.random_twin import random_t
 from tremorscope.methods.language.abilities import judge_agreement
 from tremorscope.methods.language.prose import prose_rows
 from tremorscope.studies.ace_language_member import fitted, requests_to_fit
-from tremorscope.studies.ace_rows import RowMaker, dots
+from tremorscope.studies.ace_rows import RowMaker
 
 NUM_WRITTEN = 8  # tokens of a free continuation: the subject's verb comes among the first
 ALL_TOKENS = "ACE 0, reference of all tokens"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 from tremorscope.foundations.cluster_bootstrap import few_clusters
 from tremorscope.foundations.errors import BadInput
 from tremorscope.foundations.estimate import Estimate
-from tremorscope.foundations.figures import NULL_COLOUR, PALETTE, Axis, Figure, numbers
+from tremorscope.foundations.figures import NULL_COLOUR, PALETTE, Axis, Figure, Series, dots, numbers
 from tremorscope.foundations.results import Table
 from tremorscope.foundations.seeds import derive
 from tremorscope.instruments.microworld.splits import Split
@@ -28,7 +28,6 @@ from tremorscope.methods.language.judgements import Judgements, by_key, pooled
 from tremorscope.methods.language.prose import NGRAMS, ProseLosses
 
 _MARKS = ("circle", "x-thin-open", "cross-thin-open", "diamond", "square", "triangle-up")
-_SPREAD = 0.62  # of the space between two rows of the figure, over all networks
 
 
 @final
@@ -138,64 +137,30 @@ class AbilitiesMeasurement:
     def figures(self) -> list[Figure]:
         """All rows as dots with intervals, one mark for each network, beside what a guess would reach."""
         shown = [one for one in self.judgements[self.own] if one.judged_by != AMONG_NAMES]
-        names = list(self.judgements)
-        traces: list[dict[str, Any]] = [
-            {
-                "type": "scatter",
-                "mode": "markers",
-                "name": "chance",
-                "x": numbers([one.chance for one in shown]),
-                "y": list(range(len(shown))),
-                "marker": {"symbol": "line-ns-open", "size": 22, "color": NULL_COLOUR, "line": {"width": 2}},
-            }
-        ]
-        for place, name in enumerate(names):
-            shift = _SPREAD * (place / max(1, len(names) - 1) - 0.5) if len(names) > 1 else 0.0
-            found = {one.key: one.accuracy() for one in self.judgements[name]}
-            at = [(index, found[one.key]) for index, one in enumerate(shown) if one.key in found]
-            colour = PALETTE[place % len(PALETTE)]
-            traces.append(
-                {
-                    "type": "scatter",
-                    "mode": "markers",
-                    "name": name,
-                    "x": numbers([estimate.value for _, estimate in at]),
-                    "y": [index + shift for index, _ in at],
-                    "text": [f"{shown[index].title}: {estimate}" for index, estimate in at],
-                    "hoverinfo": "text+name",
-                    "marker": {"symbol": _MARKS[place % len(_MARKS)], "size": 8, "color": colour, "line": {"width": 2}},
-                    "error_x": {
-                        "type": "data",
-                        "symmetric": False,
-                        "array": numbers([estimate.high - estimate.value for _, estimate in at]),
-                        "arrayminus": numbers([estimate.value - estimate.low for _, estimate in at]),
-                        "color": colour,
-                        "thickness": 1.3,
-                        "width": 0,
-                    },
-                }
-            )
-        labels = [f"{one.strand}: {one.row.replace('_', ' ')}, {_new(one.held_out)}" for one in shown]
-        axis = {
-            "tickvals": list(range(len(shown))),
-            "ticktext": labels,
-            "range": [len(shown) - 0.4, -0.6],
-            "automargin": True,
-            "zeroline": False,
-            "title": {"text": ""},
+        series: dict[str, Series] = {}
+        for place, (name, judgements) in enumerate(self.judgements.items()):
+            found = {one.key: one.accuracy() for one in judgements}
+            values = [found.get(one.key) for one in shown]
+            series[name] = PALETTE[place % len(PALETTE)], _MARKS[place % len(_MARKS)], values
+        drawn = dots(
+            name="abilities",
+            title="What each network gets right on held-out examples",
+            caption="Share of right answers with 99 % intervals over wordings and examples; grey bars mark what a "
+            "guess would reach. Calendar and copying ask for the likeliest of all next words.",
+            labels=[f"{one.strand}: {one.row.replace('_', ' ')}, {_new(one.held_out)}" for one in shown],
+            series=series,
+            x=Axis(title="accuracy, share of held-out examples", range=(-0.02, 1.02)),
+            line_height=34,
+        )
+        chance = {
+            "type": "scatter",
+            "mode": "markers",
+            "name": "chance",
+            "x": numbers([one.chance for one in shown]),
+            "y": list(range(len(shown))),
+            "marker": {"symbol": "line-ns-open", "size": 22, "color": NULL_COLOUR, "line": {"width": 2}},
         }
-        return [
-            Figure(
-                name="abilities",
-                title="What each network gets right on held-out examples",
-                caption="Share of right answers with 99 % intervals over wordings and examples; grey bars mark what a "
-                "guess would reach. Calendar and copying ask for the likeliest of all next words.",
-                traces=traces,
-                x=Axis(title="accuracy, share of held-out examples", range=(-0.02, 1.02)),
-                y=Axis(title=""),
-                layout={"yaxis": axis, "height": 150 + 34 * len(shown)},
-            )
-        ]
+        return [replace(drawn, traces=[chance, *drawn.traces])]
 
     def to_plain(self) -> dict[str, Any]:
         """Plain data."""

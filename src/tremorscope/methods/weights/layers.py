@@ -86,12 +86,16 @@ class LayersMeasurement:
                 caption="Where a bar is shorter than that of the untrained twin, training has concentrated the matrix "
                 "on fewer directions.",
                 traces=[
-                    bars(list(names), list(ranks), "this network", colour=PALETTE[0]),
-                    bars(list(names), list(twins), "untrained twin", colour=NULL_COLOUR),
+                    bars(list(names), list(ranks), "this network", colour=PALETTE[0], flat=True),
+                    bars(list(names), list(twins), "untrained twin", colour=NULL_COLOUR, flat=True),
                 ],
-                x=Axis(title="weight matrix"),
-                y=Axis(title="stable rank"),
-                layout={"barmode": "group"},
+                x=Axis(title="stable rank"),
+                y=Axis(title=""),
+                layout={
+                    "barmode": "group",
+                    "height": 150 + 34 * len(names),
+                    "yaxis": {"autorange": "reversed", "automargin": True, "title": {"text": ""}},
+                },
             )
         ]
 
