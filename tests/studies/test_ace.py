@@ -14,7 +14,7 @@ from tremorscope.studies.ace_calibration import CALIBRATION_ROWS, NOTHING, SETTI
 from tremorscope.studies.ace_digits import DIGITS_ROWS
 from tremorscope.studies.ace_language import LANGUAGE_ROWS
 from tremorscope.studies.ace_language_member import CLASSES, CURVES, LEVELS, PROMPT
-from tremorscope.studies.ace_side_effects import CONDITIONS, WRITTEN
+from tremorscope.studies.ace_side_effects import CONDITIONS, SIDE_EFFECT_ROWS, WRITTEN
 from tremorscope.studies.execute import execute
 from tremorscope.studies.study import get_study
 
@@ -115,13 +115,13 @@ def test_every_method_and_baseline_stands_side_by_side(smoke):
     assert result.table("oblique_digits").num_rows == 6 + 3
 
 
-def test_what_ordinary_text_costs_is_over_fits(smoke):
+def test_what_edits_cost_is_over_fits(smoke):
     result, _ = smoke
-    for row in ("A13a", "A13ar"):
+    for row in (f"{row}{ending}" for row in SIDE_EFFECT_ROWS for ending in ("", "r")):
         claim = result.claim(row)
-        assert claim.measured.n == SMOKE["num_draws"] > 1
+        # Where no text of a fit has a verb, grammar of free text is unknown: a random little model may write none.
+        assert claim.measured.n in ((SMOKE["num_draws"], 0) if "c" in row else (SMOKE["num_draws"],))
         assert claim.scope.endswith(f"intervals over {SMOKE['num_draws']} fits to different requests")
-        assert result.claim(row.replace("a", "b", 1)).scope.endswith("held-out examples of one fit")
     effects = result.table("side_effects_model")
     unedited = effects.columns["nats per token"][0]
     assert unedited.low == unedited.value == unedited.high  # no edit is the same under every fit
