@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, final
@@ -18,8 +17,15 @@ from tremorscope.instruments.activations.positions import Where
 from tremorscope.instruments.site import Site
 from tremorscope.instruments.subspace import Subspace
 from tremorscope.instruments.task import Batch
-
-Size = float | Tensor  # a tensor has no axes; `respond` maps over it
+from tremorscope.instruments.vectors import (
+    Size,
+    any_true,
+    check_direction,
+    check_finite,
+    check_number,
+    check_vector,
+    meet,
+)
 
 PARALLEL = 100  # rotations whose plane is known to fewer than that many units of rounding are refused
 
@@ -230,7 +236,7 @@ class Replace(Edit):
                 "value of Replace", got=f"{self.value.dtype} of shape {tuple(self.value.shape)}", wanted="real vectors"
             )
         else:
-            _check_finite("value of Replace", self.value)
+            check_finite("value of Replace", self.value)
 
     @property
     def width(self) -> int | None:
@@ -307,7 +313,7 @@ class Affine(Edit):
                 )
         for part in _contents(self):
             if part is not None:
-                _check_finite("an entry of Affine", part)
+                check_finite("an entry of Affine", part)
 
     @property
     def width(self) -> int | None:
@@ -452,59 +458,6 @@ def _moved(value: Any, device: torch.device) -> Any:
         is_there = basis is value.basis and offset is value.offset
         return value if is_there else replace(value, basis=basis, offset=offset)
     return value
-
-
-def meet(x: Tensor, *vectors: Tensor) -> tuple[Tensor, ...]:
-    """Vectors on the device of `x`, all in the precision in which they and `x` are to be multiplied."""
-    # At least single precision: products over thousands of entries in bfloat16 leave a hundredth behind.
-    dtype = torch.promote_types(x.dtype, torch.float32)
-    for vector in vectors:
-        dtype = torch.promote_types(dtype, vector.dtype)
-    return tuple(vector.to(device=x.device, dtype=dtype) for vector in vectors)
-
-
-def any_true(condition: Tensor) -> bool:
-    """Whether a condition holds anywhere; no under `vmap`, where that cannot be asked."""
-    try:
-        return bool(condition.any())
-    except RuntimeError:  # under vmap a tensor cannot be looked at; the arithmetic gives NaN instead
-        return False
-
-
-def check_direction(what: str, vector: Tensor) -> None:
-    """Refuse what is no vector of finite numbers, or zero."""
-    check_vector(what, vector)
-    if not any_true(vector != 0):
-        raise BadInput(what, got="only zeros", wanted="a vector with a direction")
-
-
-def check_vector(what: str, vector: Tensor) -> None:
-    """Refuse what is no vector of finite numbers."""
-    if vector.ndim != 1 or not vector.is_floating_point():
-        raise BadInput(
-            what,
-            got=f"{vector.dtype} of shape {tuple(vector.shape)}",
-            wanted="one vector of real numbers",
-            remedy="Parameters are flattened by network.layout.flatten(...).",
-        )
-    _check_finite(what, vector)
-
-
-def _check_finite(what: str, tensor: Tensor) -> None:
-    if any_true(~tensor.isfinite()):
-        num_bad = int((~tensor.isfinite()).sum())
-        raise BadInput(what, got=f"{num_bad} of {tensor.numel()} entries not finite", wanted="finite numbers")
-
-
-def check_number(what: str, number: Size) -> None:
-    """Refuse what is no finite number."""
-    if isinstance(number, Tensor):
-        if number.ndim != 0:
-            raise BadInput(what, got=f"a tensor of shape {tuple(number.shape)}", wanted="one number")
-        if any_true(~number.isfinite()):
-            raise BadInput(what, got=float(number), wanted="a finite number")
-    elif not math.isfinite(number):
-        raise BadInput(what, got=number, wanted="a finite number")
 
 
 def _contents(edit: Any) -> tuple[Any, ...]:

@@ -11,7 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tremorscope.foundations.errors import BadInput
-from tremorscope.instruments.edit import Edit, Size, any_true, check_direction, check_number, check_vector, meet
+from tremorscope.instruments.edit import Edit
+from tremorscope.instruments.vectors import Size, any_true, check_direction, check_number, check_vector, meet
 
 Gate = Callable[[Float[Tensor, "*batch d"]], Float[Tensor, "*batch"]]
 

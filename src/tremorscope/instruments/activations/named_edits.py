@@ -11,7 +11,8 @@ from torch import Tensor
 from tremorscope.foundations.errors import BadInput
 from tremorscope.foundations.seeds import generator
 from tremorscope.instruments.activations.gated_edits import Beyond, Clamp, Gate, Gated, NormPreserving
-from tremorscope.instruments.edit import Add, Affine, Edit, Replace, Size, check_direction, check_number, check_vector
+from tremorscope.instruments.edit import Add, Affine, Edit, Replace
+from tremorscope.instruments.vectors import Size, check_direction, check_number, check_vector
 
 
 def add(direction: Float[Tensor, " d"], size: Size = 1.0) -> Add:
