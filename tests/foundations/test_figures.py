@@ -70,6 +70,12 @@ def test_dots_leave_out_what_has_no_number_and_keep_series_of_a_label_apart():
     assert drawn.layout["yaxis"]["ticktext"] == ["a", "b"]
 
 
+def test_dots_want_a_value_for_each_label():
+    shared = {"name": "n", "title": "t", "caption": "c", "x": Axis(title="share")}
+    with pytest.raises(BadInput, match="series 'this': got 1 values; wanted 2, one for each label"):
+        dots(labels=["a", "b"], series={"this": (PALETTE[0], "circle", [None])}, **shared)
+
+
 def test_bars_lie_flat_for_long_names():
     upright, flat = bars(["a"], [2.0], "n"), bars(["a"], [2.0], "n", flat=True)
     assert (upright["x"], upright["y"]) == (flat["y"], flat["x"]) == (["a"], [2.0])

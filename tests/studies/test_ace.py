@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tremorscope.foundations.claims import Verdict
 from tremorscope.foundations.results import Result
 from tremorscope.instruments.microworld import prose
+from tremorscope.methods.activations.concept_editing.free_text import FreeTextMeasurement
 from tremorscope.studies.ace import AceConfig
 from tremorscope.studies.ace_calibration import CALIBRATION_ROWS, NOTHING, SETTINGS, error_of
 from tremorscope.studies.ace_digits import DIGITS_ROWS
 from tremorscope.studies.ace_language import LANGUAGE_ROWS
 from tremorscope.studies.ace_language_member import CLASSES, CURVES, LEVELS, PROMPT
-from tremorscope.studies.ace_side_effects import CONDITIONS, SIDE_EFFECT_ROWS, WRITTEN
+from tremorscope.studies.ace_rows import RowMaker
+from tremorscope.studies.ace_side_effects import COMPARED, CONDITIONS, SIDE_EFFECT_ROWS, WRITTEN, SideEffectRows
 from tremorscope.studies.execute import execute
 from tremorscope.studies.study import get_study
 
@@ -119,12 +123,63 @@ def test_what_edits_cost_is_over_fits(smoke):
     result, _ = smoke
     for row in (f"{row}{ending}" for row in SIDE_EFFECT_ROWS for ending in ("", "r")):
         claim = result.claim(row)
-        # Where no text of a fit has a verb, grammar of free text is unknown: a random little model may write none.
-        assert claim.measured.n in ((SMOKE["num_draws"], 0) if "c" in row else (SMOKE["num_draws"],))
+        if claim.measured.n == 0:  # a random little model may write no verb under some fit
+            assert "c" in row
+            assert any("no text had a verb" in flag for flag in result.flags)
+        else:
+            assert claim.measured.n == SMOKE["num_draws"]
         assert claim.scope.endswith(f"intervals over {SMOKE['num_draws']} fits to different requests")
     effects = result.table("side_effects_model")
     unedited = effects.columns["nats per token"][0]
     assert unedited.low == unedited.value == unedited.high  # no edit is the same under every fit
+
+
+def written(*verdicts: bool | None) -> dict[str, Any]:
+    places = tuple(str(place) for place in range(len(verdicts)))
+    return FreeTextMeasurement(
+        prompts=places, written=places, verdicts=verdicts, clusters=places, units=places, seed=0
+    ).to_plain()
+
+
+def cost(**changes: Any) -> dict[str, Any]:
+    """What two fits cost: under ablation the second pair of verbs is wrong in one fit, and a written verb in both."""
+    right: dict[str, Any] = {name: [[True, True]] * (2 if name in COMPARED else 1) for name in CONDITIONS}
+    texts = {name: [written(True, True, None)] * (2 if name in COMPARED else 1) for name in WRITTEN}
+    right["ablate"] = [[True, False], [True, True]]
+    texts["ablate"] = [written(True, False, None), written(False, None, None)]
+    parts = {
+        "prose": {"losses": {name: [[1.0, 2.0], [1.0, 2.0]] for name in CONDITIONS}},
+        "grammar": {"right": right, "templates": ["a", "b"], "units": ["c", "d"]},
+        "written": texts,
+    }
+    return parts | changes
+
+
+def side_effects(**changes: Any) -> tuple[dict[str, Any], list[str]]:
+    rows = SideEffectRows(network="model", cost=cost(**changes))
+    claims = rows.claims(RowMaker(preset="quick", scope="here", ending=""))
+    return {claim.row: claim.measured for claim in claims}, rows.flags()
+
+
+def test_grammar_is_compared_fit_by_fit():
+    rows, flags = side_effects()
+    assert flags == []
+    assert (rows["A13b"].value, rows["A13b"].n) == (pytest.approx(0.25), 2)
+    assert (rows["A13c"].value, rows["A13c"].n) == (pytest.approx(0.75), 2)
+    assert rows["A13b"].low < 0.25 < rows["A13b"].high
+
+
+def test_grammar_that_tells_nothing_apart_or_cannot_be_judged_is_flagged():
+    same = cost()
+    same["grammar"]["right"]["ablate"] = [[True, True], [True, True]]
+    rows, flags = side_effects(**same)
+    assert rows["A13b"].low == rows["A13b"].high == 0
+    assert [flag for flag in flags if "the interval of A13b has no width" in flag]
+    mute = cost()
+    mute["written"]["ablate"][1] = written(None, None, None)
+    rows, flags = side_effects(**mute)
+    assert math.isnan(rows["A13c"].value)
+    assert flags == ["model: under ablate, no text had a verb to judge in 1 fits"]
 
 
 def test_thresholds_are_those_of_the_specification(smoke):

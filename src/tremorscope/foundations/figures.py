@@ -148,9 +148,15 @@ def dots(
     x: Axis,
     line_height: int = 40,
 ) -> Figure:
-    """A line for each label, and on it a mark with its interval for each series that has a number there."""
+    """A line for each label, and on it a mark with its interval for each series that has a number there.
+
+    Raises:
+        BadInput: If a series has not one value, or None, for each label.
+    """
     traces = []
     for place, (told, (colour, symbol, values)) in enumerate(series.items()):
+        if len(values) != len(labels):
+            raise BadInput(f"series {told!r}", got=f"{len(values)} values", wanted=f"{len(labels)}, one for each label")
         shift = _SPREAD * (place / (len(series) - 1) - 0.5) if len(series) > 1 else 0.0
         at = [(index, one) for index, one in enumerate(values) if one is not None and math.isfinite(one.value)]
         traces.append(

@@ -173,7 +173,7 @@ class LanguageRows:
         reaches = [member["reach"] for member in self.members if member["reach"] is not None]
         if reaches and fmean(reaches) < 0.5:
             found.append(f"{self.network}: reach of the last token at {self.choice['site']} is {fmean(reaches):.2g}")
-        return [*dict.fromkeys(found), *self.calibration.flags()]
+        return [*dict.fromkeys(found), *self.calibration.flags(), *self._effects.flags()]
 
     @property
     def _effects(self) -> SideEffectRows:

@@ -188,12 +188,12 @@ class SideEffectRows:
 
     def summary(self) -> list[str]:
         """What ablation costs, and what is written."""
-        free = {name: self._free(name).right() for name in ("none", "ablate", "ACE 0")}
+        free = {name: self._free_right(name) for name in ("none", "ablate", "ACE 0")}
         return [
             f"{self.network}: ablation at all positions costs {self._prose('ablate', 'ACE 0')} nats per token of "
             "ordinary text more than ACE at alpha 0.",
-            f"{self.network}, verbs that agree in free text under the first fit: {free['none']} unedited, "
-            f"{free['ablate']} under ablation, {free['ACE 0']} under ACE at alpha 0.",
+            f"{self.network}, verbs that agree in free text: {free['none']} unedited, {free['ablate']} under ablation, "
+            f"{free['ACE 0']} under ACE at alpha 0.",
         ]
 
     def tables(self) -> list[Table]:
@@ -209,8 +209,7 @@ class SideEffectRows:
                 "texts with a verb": None,
             }
             if name in WRITTEN:
-                free = self._free(name)
-                row |= {"written verbs right": free.right(), "texts with a verb": free.judged()}
+                row |= {"written verbs right": self._free_right(name), "texts with a verb": self._free_judged(name)}
             effects.append(row)
         shown = {name: self._free(name) for name in WRITTEN}
         first = next(iter(shown.values()))
@@ -224,10 +223,10 @@ class SideEffectRows:
                 name=f"side_effects_{self.network}",
                 title=f"What the edits cost the {self.network}",
                 caption=f"Edits at all positions; held-out prose under {self._num_fits} fits to different requests, "
-                "intervals over fits; under the first fit pairs of right and wrong verb forms, and sentences "
-                f"that the model finishes itself ({NUM_WRITTEN} sampled tokens after the subject, edit at work): share "
-                "of the first verbs that agree, among texts with a verb whose subject is clear; and the share of such "
-                "texts.",
+                "pairs of right and wrong verb forms, and sentences that the model finishes itself "
+                f"({NUM_WRITTEN} sampled tokens after the subject, edit at work): share of the first verbs that agree, "
+                "among texts with a verb whose subject is clear; and the share of such texts. Means and intervals over "
+                "fits; of verbs, where only the first fit was judged, over wordings and subjects.",
             ),
             Table.of_rows(
                 texts,
@@ -240,18 +239,17 @@ class SideEffectRows:
 
     def figures(self) -> list[Figure]:
         """Grammar of free text beside the share of texts with a verb."""
-        free = {name: self._free(name) for name in WRITTEN}
         return [
             dots(
                 name=f"free_text_{self.network}",
                 title=f"Grammar of what the {self.network} writes under edits at all positions",
                 caption="Share of written verbs that agree with their subject, and share of texts with a verb to "
-                "judge; 99 % intervals over wordings and subjects. The lower two edits are nulls, along a random "
-                "direction.",
+                f"judge; 99 % intervals over {self._num_fits} fits (unedited and with the reference of all tokens: "
+                "over wordings and subjects). The lower two edits are nulls, along a random direction.",
                 labels=list(WRITTEN),
                 series={
-                    "verbs that agree": (PALETTE[0], "circle", [free[name].right() for name in WRITTEN]),
-                    "texts with a verb": (PALETTE[1], "diamond-open", [free[name].judged() for name in WRITTEN]),
+                    "verbs that agree": (PALETTE[0], "circle", [self._free_right(name) for name in WRITTEN]),
+                    "texts with a verb": (PALETTE[1], "diamond-open", [self._free_judged(name) for name in WRITTEN]),
                 },
                 x=Axis(title="share of continuations", range=(-0.02, 1.02)),
             )
@@ -269,9 +267,27 @@ class SideEffectRows:
         pairs = zip(self._losses(one), self._losses(other), strict=True)
         return Estimate.mean([first - second for first, second in pairs])
 
+    def flags(self) -> list[str]:
+        """Where grammar could not be judged, or told nothing apart."""
+        found = []
+        for name in COMPARED:
+            unknown = [fit for fit in range(self._num_fits) if not math.isfinite(self._free(name, fit).right().value)]
+            if unknown:
+                found.append(f"{self.network}: under {name}, no text had a verb to judge in {len(unknown)} fits")
+        for row, gap in (("A13b", self._grammar("ACE 0", "ablate")), ("A13c", self._written("ACE 0", "ablate"))):
+            if gap.low == gap.high:
+                found.append(
+                    f"{self.network}: the two edits differ by the same share in every fit, so the interval of {row} "
+                    "has no width; one that spoke of new sentences would"
+                )
+        return found
+
     def _right(self, name: str) -> Estimate:
         grammar = self.cost["grammar"]
-        return crossed_mean(grammar["right"][name][0], grammar["templates"], grammar["units"], seed=0)
+        under = grammar["right"][name]
+        if len(under) == 1:
+            return crossed_mean(under[0], grammar["templates"], grammar["units"], seed=0)
+        return Estimate.mean([float(numpy.mean(one)) for one in under])
 
     def _grammar(self, one: str, other: str) -> Estimate:
         right = self.cost["grammar"]["right"]
@@ -281,7 +297,21 @@ class SideEffectRows:
     def _free(self, name: str, fit: int = 0) -> FreeTextMeasurement:
         return FreeTextMeasurement.of(self.cost["written"][name][fit])
 
+    def _free_right(self, name: str) -> Estimate:
+        return self._over_fits([self._free(name, fit).right() for fit in range(len(self.cost["written"][name]))])
+
+    def _free_judged(self, name: str) -> Estimate:
+        return self._over_fits([self._free(name, fit).judged() for fit in range(len(self.cost["written"][name]))])
+
     def _written(self, one: str, other: str) -> Estimate:
-        gaps = [self._free(one, fit).more_right_than(self._free(other, fit)) for fit in range(self._num_fits)]
-        unknown = next((gap for gap in gaps if not math.isfinite(gap.value)), None)  # no text of a fit had a verb
-        return unknown or Estimate.mean([gap.value for gap in gaps])
+        return self._over_fits(
+            [self._free(one, fit).more_right_than(self._free(other, fit)) for fit in range(self._num_fits)]
+        )
+
+    @staticmethod
+    def _over_fits(some: list[Estimate]) -> Estimate:
+        """The mean over fits; of one fit, its own interval; and unknown where a fit is."""
+        for one in some:
+            if len(some) == 1 or not math.isfinite(one.value):
+                return one
+        return Estimate.mean([one.value for one in some])
