@@ -16,7 +16,7 @@ from tremorscope.foundations.arrays import read_arrays
 from tremorscope.foundations.files import read_json
 from tremorscope.instruments.language.training import train_language_model
 from tremorscope.instruments.load import load
-from tremorscope.instruments.microworld.models import read_model, training_rows
+from tremorscope.instruments.microworld.models import read_model, training_text
 from tremorscope.instruments.microworld.recipes import (
     MicroworldRecipe,
 )
@@ -31,6 +31,8 @@ TINY = [
         "later.hard.training.warmup_steps=2", "later.hard.training.precision=float32",
         "later.balanced.corpus.characters=9000", "later.balanced.corpus.weights.prose=0",
         "later.balanced.training.save_every=5", "later.balanced.training.precision=float32",
+        "later.strewn.corpus.characters=9000", "later.strewn.corpus.weights.prose=0",
+        "later.strewn.training.save_every=5", "later.strewn.training.precision=float32",
     )
 ]  # fmt: skip
 
@@ -50,23 +52,38 @@ def test_a_model_is_trained_and_loads_by_its_folder(folder, call):
 
 def test_a_stage_begins_with_what_the_one_before_would_have_written(folder, call):
     single = [setting for setting in TINY if not setting.startswith("--set=later.")]
-    double = [setting for setting in TINY if "balanced" not in setting]
+    double = [setting for setting in TINY if "balanced" not in setting and "strewn" not in setting]
+    triple = [setting for setting in TINY if "strewn" not in setting]
     assert call("train", "microworld", *single, "--set=later=none", "--out", "one").code == 0
-    assert call("train", "microworld", *double, "--set=later.balanced=none", "--out", "two").code == 0
-    assert call("train", "microworld", *TINY, "--out", "three").code == 0
-    models = [next(Path(name).glob("*/model")) for name in ("one", "two", "three")]
-    recipe = MicroworldRecipe.model_validate(read_json(models[2] / "recipe.json"))
-    assert list(recipe.stages()) == ["", "hard", "balanced"]
+    assert (
+        call(
+            "train", "microworld", *double, "--set=later.balanced=none", "--set=later.strewn=none", "--out", "two"
+        ).code
+        == 0
+    )
+    assert call("train", "microworld", *triple, "--set=later.strewn=none", "--out", "three").code == 0
+    assert call("train", "microworld", *TINY, "--out", "four").code == 0
+    models = [next(Path(name).glob("*/model")) for name in ("one", "two", "three", "four")]
+    recipe = MicroworldRecipe.model_validate(read_json(models[3] / "recipe.json"))
+    assert list(recipe.stages()) == ["", "hard", "balanced", "strewn"]
+    assert recipe.later["strewn"].training.answer_weight > 0
+    assert [stage.share for stage in recipe.stages().values()] == [1, 1, 1, 0.6]
     for before, after, name in zip(models, models[1:], recipe.later, strict=False):
         stage = recipe.later[name]
         module = read_model(before, "before").module
         tokenizer = Tokenizer.from_file(str(before / "tokenizer.json"))
-        train_language_model(module, training_rows(recipe, tokenizer, stage), stage.training)
+        rows, answers = training_text(recipe, tokenizer, stage)
+        start = {key: value.detach().clone() for key, value in module.named_parameters()}
+        train_language_model(module, rows, stage.training, answers=answers)
+        with torch.no_grad():
+            for key, value in module.named_parameters():
+                value.copy_(stage.share * value + (1 - stage.share) * start[key])
         written = read_arrays(after / "model.safetensors")
         assert all(torch.equal(value.to(torch.bfloat16), written[key]) for key, value in module.named_parameters())
-    card = (models[2] / "README.md").read_text()
+    card = (models[3] / "README.md").read_text()
     assert "stage hard, steps" in card
     assert "stage balanced, sha256 of the training text" in card
+    assert "answers asked for" in card
 
 
 @pytest.mark.slow

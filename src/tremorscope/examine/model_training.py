@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from tremorscope.foundations.figures import PALETTE, Axis, Figure
 from tremorscope.foundations.files import read_json
 from tremorscope.foundations.results import Result, Table, drawn
 from tremorscope.foundations.run import Run
+from tremorscope.instruments.language.answers import DueAnswers
 from tremorscope.instruments.language.training import LanguageTraining, TrainingCurve, train_language_model
 from tremorscope.instruments.microworld import prose
 from tremorscope.instruments.microworld.corpus import CorpusConfig, documents, record
@@ -25,7 +26,7 @@ from tremorscope.instruments.microworld.models import (
     built_folder,
     fresh_tokenizer,
     initial_module,
-    training_rows,
+    training_text,
     write_model,
 )
 from tremorscope.instruments.microworld.recipes import (
@@ -108,7 +109,7 @@ def _train(run: Run, twin: str, recipe: MicroworldRecipe, device: torch.device, 
     for name, stage in recipe.stages().items():
         if name:
             run.say(f"Writing the text of stage {name}")
-        rows = training_rows(recipe, tokenizer, stage)
+        rows, answers = training_text(recipe, tokenizer, stage)
         steps = stage.training.num_steps(len(rows))
         steps = recipe.stop_at(steps) if steps and not name else steps
         facts |= _facts(name, stage, rows, steps)
@@ -116,7 +117,9 @@ def _train(run: Run, twin: str, recipe: MicroworldRecipe, device: torch.device, 
         finished = run.path / f"finished{ending}.safetensors"
         if not finished.exists():
             label = f"Steps of stage {name}" if name else "Steps"
-            curve = _trained(run, module, rows, stage.training, steps, f"training{ending}.safetensors", label)
+            before = [parameter.detach().clone() for parameter in module.parameters()]
+            curve = _trained(run, module, rows, answers, stage.training, steps, f"training{ending}.safetensors", label)
+            _average(module, before, stage.share)
             _hand_over(finished, module, torch.cat([losses, curve.losses]))
         # Rounded as a model on disk is, whether or not the training was interrupted here.
         losses = _taken_over(finished, module)
@@ -134,6 +137,7 @@ def _trained(
     run: Run,
     module: nn.Module,
     rows: numpy.ndarray,
+    answers: DueAnswers | None,
     training: LanguageTraining,
     stop: int,
     state: str,
@@ -145,12 +149,20 @@ def _trained(
         module,
         rows,
         training,
+        answers=answers,
         state=run.path / state,
         stop_at=stop or None,
         on_step=_reporter(run, stop, rows.shape[1] * training.batch_rows, label),
     )
     run.event("trained", label=label, seconds=time.monotonic() - began)
     return curve
+
+
+def _average(module: nn.Module, before: Sequence[Tensor], share: float) -> None:
+    """The mean of the weights and those before, in place."""
+    with torch.no_grad():
+        for parameter, old in zip(module.parameters(), before, strict=True):
+            parameter.copy_(share * parameter + (1 - share) * old)
 
 
 def _hand_over(path: Path, module: nn.Module, losses: Float[Tensor, " steps"]) -> None:
@@ -218,7 +230,11 @@ def model_card(twin: str, recipe: MicroworldRecipe, facts: Mapping[str, Any], cu
         + ("" if recipe.architecture == "transformer" else f", state {recipe.hidden_size}"),
         f"- Text: {'tokens of each row shuffled; ' if recipe.is_shuffled else ''}strands "
         + _shares(recipe.corpus)
-        + "".join(f"; stage {name}: {_shares(stage.corpus)}" for name, stage in recipe.later.items()),
+        + "".join(
+            f"; stage {name}: {_shares(stage.corpus)}{', answers asked for' if stage.training.answer_weight else ''}"
+            + (f", {stage.share:.0%} of its weights and the rest of those before it" if stage.share < 1 else "")
+            for name, stage in recipe.later.items()
+        ),
         f"- Loss of the last {min(WINDOW, len(curve.losses))} steps: {float(curve.losses[-WINDOW:].mean()):.4f} nats"
         " per token",
         *(f"- {key}: {value}" for key, value in facts.items()),

@@ -10,8 +10,10 @@ import torch
 from torch import nn
 
 from tests.instruments.microworld.reference import unchecked
+from tremorscope.foundations.arrays import read_arrays_and_metadata
 from tremorscope.foundations.errors import BadInput
 from tremorscope.foundations.seeds import numpy_generator
+from tremorscope.instruments.language.answers import DueAnswers, answer_loss
 from tremorscope.instruments.language.training import LanguageTraining, next_token_loss, train_language_model
 from tremorscope.instruments.recurrent import RecurrentConfig, RecurrentLanguageModel
 
@@ -150,7 +152,7 @@ def test_smoothed_means_cover_every_step():
     [
         ({"batch_rows": 0}, "batch_rows: got 0; wanted at least 1"),
         ({"learning_rate": 0.0}, r"learning_rate: got 0\.0; wanted more than 0"),
-        ({"weight_decay": -1.0}, r"weight decay and warm-up: got -1\.0 and 200; wanted 0 or more"),
+        ({"weight_decay": -1.0}, r"weight_decay: got -1\.0; wanted 0 or more"),
         ({"beta2": 1.0}, "beta1 and beta2: got 0.9 and 1.0; wanted 0 to 1"),
     ],
 )
@@ -173,3 +175,88 @@ def test_wrong_trainings_are_refused(tmp_path):
     )
     with pytest.raises(BadInput, match=r"training diverged at step .*Lower the learning rate"):
         train_language_model(model(), text(), wild)
+
+
+def due(rows: numpy.ndarray, word: int = 0) -> DueAnswers:
+    """Even words are due two tokens before they come; with 1, the even word that is next to an odd one."""
+    wanted = numpy.zeros(rows.shape, dtype=numpy.uint8)
+    ahead = rows[:, 2:]
+    wanted[:, :-2] = numpy.where(ahead % 2 == word, ahead // 2 + 1, 0)
+    return DueAnswers(groups=(tuple(range(0, WORDS, 2)),), wanted=wanted)
+
+
+def test_answers_that_are_due_are_learnt():
+    rows = text()
+    answers = due(rows)
+    plain, asked = model(), model()
+    one = train_language_model(plain, rows, SMALL)
+    more = LanguageTraining(**{**vars(SMALL), "answer_weight": 2.0})
+    other = train_language_model(asked, rows, more, answers=answers)
+    assert float(one.losses[0]) == float(other.losses[0]), "the curve is that of the next token alone"
+    tokens, wanted = torch.from_numpy(rows.astype(numpy.int64)), torch.from_numpy(answers.wanted.astype(numpy.int64))
+    with torch.no_grad():
+        losses = [float(answer_loss(net(tokens).logits, wanted, answers.groups)) for net in (plain, asked)]
+    assert losses[1] < 0.7 * losses[0]
+    third = model()
+    train_language_model(third, rows, SMALL, answers=answers)
+    assert equal(weights(third), weights(plain)), "without a weight they change nothing"
+
+
+def test_a_step_goes_down_the_gradient_of_both_losses():
+    rows = text(4)
+    training = LanguageTraining(
+        batch_rows=4, learning_rate=0.1, warmup_steps=0, weight_decay=0.0, precision="float32", answer_weight=0.5
+    )
+    answers, stepped, twin = due(rows), model().double(), model().double()
+    train_language_model(stepped, rows, training, answers=answers)
+    tokens, wanted = torch.from_numpy(rows.astype(numpy.int64)), torch.from_numpy(answers.wanted.astype(numpy.int64))
+    logits = twin(tokens).logits
+    (next_token_loss(logits, tokens) + 0.5 * answer_loss(logits, wanted, answers.groups)).backward()
+    norm = math.sqrt(sum(float(value.grad.square().sum()) for value in twin.parameters()))
+    for (name, before), after in zip(twin.named_parameters(), stepped.parameters(), strict=True):
+        gradient = before.grad * min(1.0, 1.0 / (norm + 1e-6))
+        step = -0.1 * gradient / (gradient.abs() + 1e-8)  # the first step of Adam
+        assert torch.allclose(after.detach() - before.detach(), step, atol=1e-5), name
+
+
+def test_answers_that_do_not_fit_are_refused(tmp_path):
+    asked = LanguageTraining(**{**vars(SMALL), "answer_weight": 1.0})
+    with pytest.raises(BadInput, match=r"answers that are due: got none; wanted \(42, 6\), that of the text"):
+        train_language_model(model(), text(), asked)
+    with pytest.raises(BadInput, match=r"got shape \(41, 6\)"):
+        train_language_model(model(), text(), asked, answers=due(text(41)))
+    for weight in (-1.0, math.inf, math.nan):
+        with pytest.raises(BadInput, match=f"answer_weight: got {weight}"):
+            LanguageTraining(answer_weight=weight)
+    state = tmp_path / "state.safetensors"
+    train_language_model(model(), text(), asked, answers=due(text()), state=state, stop_at=5)
+    with pytest.raises(BadInput, match="that of another text"):
+        train_language_model(model(), text(), asked, answers=due(text(), word=1), state=state)
+
+
+class Broken(nn.Module):
+    """Says nothing finite behind the last token, which the next-token loss does not look at."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = model()
+
+    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+        logits = self.inner(input_ids).logits
+        return torch.cat([logits[:, :-1], logits[:, -1:] * math.nan], 1)
+
+
+def test_a_loss_of_answers_that_is_not_finite_ends_the_training():
+    asked = LanguageTraining(**{**vars(SMALL), "answer_weight": 1.0})
+    answers = due(text())
+    answers.wanted[:, -1] = 1
+    with pytest.raises(BadInput, match=r"a loss of nan \(2\.\d+ of the next token\)"):
+        train_language_model(Broken(), text(), asked, answers=answers)
+
+
+def test_a_weight_of_zero_leaves_older_states_good(tmp_path):
+    state = tmp_path / "state.safetensors"
+    train_language_model(model(), text(), SMALL, state=state, stop_at=5)
+    _, metadata = read_arrays_and_metadata(state)
+    assert "answer" not in metadata["identity"]
+    train_language_model(model(), text(), SMALL, answers=due(text()), state=state)

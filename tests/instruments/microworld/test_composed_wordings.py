@@ -19,6 +19,7 @@ from tremorscope.instruments.microworld.composed_wordings import (
 from tremorscope.instruments.microworld.corpus import CorpusConfig
 from tremorscope.instruments.microworld.draw import Draw
 from tremorscope.instruments.microworld.request_wordings import INTENTS
+from tremorscope.instruments.microworld.template import Template
 
 MANY = 3000
 
@@ -27,7 +28,11 @@ MANY = 3000
 def statements():
     draw = Draw(5, "statements")
     return {
-        relation: {composed_statement(draw, relation, wider=wider) for wider in (False, True) for _ in range(MANY)}
+        relation: {
+            Template("".join(composed_statement(draw, relation, wider=wider)))
+            for wider in (False, True)
+            for _ in range(MANY)
+        }
         for relation in calendar.RELATIONS
     }
 
@@ -88,6 +93,21 @@ def test_slots_are_those_of_the_strand(statements, asked):
             {"offset", "units", "start"} <= one.slots <= {"offset", "units", "start", "on", "unit"} for one in some
         )
     assert all(one.slots == {"item"} for some in asked.values() for one in some)
+
+
+def test_an_ending_tells_nothing():
+    """Bodies of the two directions have none in common, though endings have: a body alone tells the answer."""
+    draw = Draw(6, "endings")
+    told = {
+        relation: [composed_statement(draw, relation, wider=True) for _ in range(MANY)]
+        for relation in calendar.RELATIONS
+    }
+    bodies, endings = ({way: {part[place] for part in told[way]} for way in told} for place in (0, 1))
+    assert not bodies["after"] & bodies["before"]
+    assert len(endings["after"] & endings["before"]) > 50
+    for some in told.values():
+        assert all({"offset", "units", "start"} <= Template(one.body).slots for one in some)
+        assert all(Template(one.ending).slots <= {"on", "unit"} for one in some)
 
 
 @pytest.mark.parametrize("share", [0.25, 1.0])

@@ -25,6 +25,20 @@ def test_the_text_is_pinned(split):
     assert record(documents(SMALL, split)).sha256 == PINNED[split]
 
 
+@pytest.mark.parametrize(
+    ("change", "digest"),
+    [
+        ({}, "60000a9f9faa3515d8e75b04d0211adf43b756da8c12df2c47a378bec4bd0444"),
+        ({"wider": True}, "0f0508ea37ddcfb7f140b3efbd0cc00fe8c6cd6fb60d52ea427b1e1f633fa5ad"),
+        ({"wider": True, "strewn": 0.5}, "b3bcd71f126ce5e893c684de7e3bb5c341ef00b5ee3fd06abe8ec9516023865e"),
+    ],
+)
+def test_the_text_of_later_stages_is_pinned(change, digest):
+    weights = {"calendar": 1.0, "requests": 0.5, "induction": 0.5, "agreement": 0.2}
+    config = CorpusConfig(seed=5, characters=60_000, weights=weights, composed=0.7, near=False, **change)
+    assert record(documents(config, "train")).sha256 == digest
+
+
 def test_the_hash_is_over_texts_and_borders():
     one, two = Document("quiz", "ab"), Document("quiz", "c")
     assert record([one, two]).sha256 != record([Document("quiz", "a"), Document("quiz", "bc")]).sha256

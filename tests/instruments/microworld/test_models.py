@@ -14,11 +14,13 @@ from tremorscope.instruments.load import builtin_models, load
 from tremorscope.instruments.microworld import models
 from tremorscope.instruments.microworld.corpus import CorpusConfig
 from tremorscope.instruments.microworld.models import (
+    ANSWER_GROUPS,
     MATRIX_SD,
     fresh_tokenizer,
     initial_module,
     read_model,
     text_rows,
+    training_text,
     write_model,
 )
 from tremorscope.instruments.microworld.recipes import (
@@ -116,6 +118,31 @@ def test_rows_of_the_twin_hold_the_same_tokens(tokenizer):
     assert not numpy.array_equal(rows, mixed)
     assert numpy.array_equal(numpy.sort(rows, 1), numpy.sort(mixed, 1))
     assert numpy.array_equal(rows == 0, mixed == 0)
+
+
+def test_answers_are_found_in_the_text_of_a_stage_that_asks_for_them(tokenizer):
+    changes = {"later": {"strewn": {"corpus": {"characters": 30_000, "weights": {"prose": 0}}}}}
+    recipe = recipe_of("", TINY | changes)
+    stage = recipe.later["strewn"]
+    rows, answers = training_text(recipe, tokenizer, stage)
+    assert numpy.array_equal(rows, text_rows(stage.corpus, "train", tokenizer, 24))
+    assert answers is not None
+    words = [word for group in answers.groups for word in group]
+    assert [tokenizer.decode([word]) for word in words] == [word for group in ANSWER_GROUPS for word in group]
+    for group in answers.groups:
+        numbers = [1 + words.index(word) for word in group]
+        assert numpy.isin(answers.wanted, numbers).any()  # of requests few: most are longer than these rows
+    # Where an answer is due and nothing is at the next token, it is the next token.
+    last = (answers.wanted[:, :-1] > 0) & (answers.wanted[:, 1:] == 0)
+    said = numpy.array([0, *words])[answers.wanted[:, :-1][last]]
+    assert numpy.array_equal(said, rows[:, 1:][last])
+    assert (
+        training_text(recipe, tokenizer, recipe.later["balanced"].model_copy(update={"corpus": stage.corpus}))[1]
+        is None
+    )
+    shuffled = recipe.model_copy(update={"is_shuffled": True})
+    with pytest.raises(BadInput, match="0 in a text whose tokens are shuffled"):
+        training_text(shuffled, tokenizer, stage)
 
 
 def test_names():

@@ -7,8 +7,8 @@ import pytest
 
 from tremorscope.foundations.errors import BadInput
 from tremorscope.instruments.microworld import packing
-from tremorscope.instruments.microworld.corpus import Document
-from tremorscope.instruments.microworld.packing import sequences, shuffled
+from tremorscope.instruments.microworld.corpus import Document, Due
+from tremorscope.instruments.microworld.packing import sequences, sequences_and_answers, shuffled
 from tremorscope.instruments.microworld.tokenizer import train_tokenizer
 
 DOCUMENTS = [Document("quiz", f"number {number} is here, and {number % 7} too") for number in range(60)]
@@ -57,3 +57,52 @@ def test_shuffling_is_uniform():
 def test_wrong_lengths_are_refused(small):
     with pytest.raises(BadInput, match="length of rows: got 1"):
         next(sequences(DOCUMENTS, small, 1))
+
+
+TOLD = "one and one, so tell us: two. none"
+
+
+@pytest.fixture(scope="module")
+def words():
+    return train_tokenizer([TOLD, "two", "none"], vocabulary_size=400, singles=[" two", " none"])
+
+
+def test_answers_are_due_behind_what_tells_them_and_nowhere_else(words, monkeypatch: pytest.MonkeyPatch):
+    told = Document("quiz", TOLD, (Due(" two", 0, 11, 24),))
+    at_once = Document("quiz", TOLD, (Due(" none", 25, 29, 29),))
+    length = 2 * len(words.encode(TOLD).ids)
+    rows_of: list[list[list[int]]] = []
+    for batch in (1, 1000):
+        monkeypatch.setattr(packing, "BATCH", batch)
+        pieces = list(sequences_and_answers([told, at_once] * 8, words, length, (" none", " two")))
+        tokens, due = (numpy.concatenate([piece[place] for piece in pieces]) for place in (0, 1))
+        assert due.dtype == numpy.uint8
+        assert (tokens == numpy.concatenate(list(sequences([told, at_once] * 8, words, length)))).all()
+        rows_of.append(due.tolist())
+    assert rows_of[0] == rows_of[1]
+    stops = [stop for _, stop in words.encode(TOLD).offsets]
+    wanted = [2 if 11 < stop <= 24 else 0 for stop in stops] + [1 if stop == 29 else 0 for stop in stops]
+    assert wanted.count(2) > 3
+    assert wanted.count(1) == 1
+    assert rows_of[0] == [wanted] * 8
+
+
+@pytest.mark.parametrize("length", [3, 5, 8, 13])
+def test_no_answer_is_due_in_a_row_that_does_not_hold_all_that_tells_it(words, length):
+    document = Document("quiz", TOLD, (Due(" two", 0, 11, 24),))
+    stops = [stop for _, stop in words.encode(TOLD).offsets]
+    first = next(place for place, stop in enumerate(stops) if stop > 0)
+    due = numpy.concatenate([due for _, due in sequences_and_answers([document] * 30, words, length, (" two",))])
+    for place, number in enumerate(due.ravel().tolist()):
+        text, token = divmod(place, len(stops))
+        begins = text * len(stops) + first
+        assert number == (11 < stops[token] <= 24 and begins // length == place // length)
+
+
+def test_words_that_do_not_fit_are_refused(small):
+    document = Document("quiz", "number 3 is here", (Due(" four", 0, 3, 9),))
+    with pytest.raises(BadInput, match="answer that is due: got  four"):
+        next(sequences_and_answers([document] * 40, small, 4, (" three",)))
+    for many in (0, 256):
+        with pytest.raises(BadInput, match=f"words that may be due: got {many}; wanted 1 to 255"):
+            next(sequences_and_answers([document] * 40, small, 4, [f" {number}" for number in range(many)]))

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Literal, final
+from typing import Any, Literal, final
 
 import numpy
 import torch
@@ -24,6 +24,7 @@ from torch.nn import functional
 from tremorscope.foundations.arrays import read_arrays_and_metadata, write_arrays
 from tremorscope.foundations.errors import BadInput
 from tremorscope.foundations.seeds import numpy_generator
+from tremorscope.instruments.language.answers import DueAnswers, answer_loss
 from tremorscope.instruments.trainer import diverged
 
 Precision = Literal["float32", "bfloat16"]
@@ -46,6 +47,7 @@ class LanguageTraining:
         beta1: Decay of the mean gradient.
         beta2: Decay of the mean squared gradient.
         largest_gradient: Norm to which the gradient is clipped.
+        answer_weight: Of the loss of answers that are due (see `answers`), beside the loss of the next token.
         precision: "bfloat16" computes forward and backward in mixed precision; the weights stay in float32.
         seed: Names the order of the rows.
         threads: CPU threads; sums of another number of threads are rounded otherwise.
@@ -60,6 +62,7 @@ class LanguageTraining:
     beta1: float = 0.9
     beta2: float = 0.98
     largest_gradient: float = 1.0
+    answer_weight: float = 0.0
     precision: Precision = "bfloat16"
     seed: int = 0
     threads: int = 1
@@ -72,10 +75,9 @@ class LanguageTraining:
         for name in ("learning_rate", "largest_gradient"):
             if not getattr(self, name) > 0:
                 raise BadInput(name, got=getattr(self, name), wanted="more than 0")
-        if self.weight_decay < 0 or self.warmup_steps < 0:
-            raise BadInput(
-                "weight decay and warm-up", got=f"{self.weight_decay} and {self.warmup_steps}", wanted="0 or more"
-            )
+        for name in ("weight_decay", "warmup_steps", "answer_weight"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise BadInput(name, got=getattr(self, name), wanted="0 or more")
         if not 0 <= self.beta1 < 1 or not 0 <= self.beta2 < 1:
             raise BadInput("beta1 and beta2", got=f"{self.beta1} and {self.beta2}", wanted="0 to 1, 1 not included")
 
@@ -112,6 +114,7 @@ def train_language_model(
     rows: UInt16[numpy.ndarray, "rows length"],
     training: LanguageTraining,
     *,
+    answers: DueAnswers | None = None,
     state: Path | None = None,
     stop_at: int | None = None,
     on_step: Callable[[int, int, float], None] | None = None,
@@ -127,14 +130,23 @@ def train_language_model(
             in evaluation mode: nothing random is drawn here.
         rows: Tokens.
         training: How.
+        answers: Words that are due in the text; wanted where `answer_weight` is not 0. The curve leaves their loss out.
         state: A file that holds weights, moments and losses every so many steps; training goes on from it.
         stop_at: Leave after this many steps in all, for an intermediate checkpoint; the learning rate keeps its course.
         on_step: Called after each step with its number (from 1), the number of all, and the loss.
         at_steps: Called with the module after these many steps, for checkpoints.
 
     Raises:
-        BadInput: If there are too few rows, the state is of another training, or the loss stops being finite.
+        BadInput: If there are too few rows, answers are missing or of another text, the state is of another training,
+            or the loss stops being finite.
     """
+    if training.answer_weight and (answers is None or answers.wanted.shape != rows.shape):
+        raise BadInput(
+            "answers that are due",
+            got="none" if answers is None else f"shape {answers.wanted.shape}",
+            wanted=f"{rows.shape}, that of the text, as answer_weight is {training.answer_weight:g}",
+            remedy="Pass answers=..., or set answer_weight to 0.",
+        )
     num_steps = training.num_steps(len(rows))
     if num_steps < 1:
         raise BadInput(
@@ -145,7 +157,7 @@ def train_language_model(
         )
     last = num_steps if stop_at is None else min(stop_at, num_steps)
     device = next(module.parameters()).device
-    identity = _identity(rows, training, module)
+    identity = _identity(rows, training, module, answers)
     optimiser = _optimiser(module, training)
     losses = torch.full((num_steps,), torch.nan)
     first = 0 if state is None or not state.is_file() else _restore(state, identity, module, optimiser, losses)
@@ -158,10 +170,15 @@ def train_language_model(
             tokens = torch.from_numpy(rows[chosen].astype(numpy.int64)).to(device)
             with torch.autocast(device.type, torch.bfloat16, enabled=training.precision == "bfloat16"):
                 output = module(tokens)
-            loss = next_token_loss(getattr(output, "logits", output), tokens)
+            logits = getattr(output, "logits", output)
+            loss = next_token_loss(logits, tokens)
             value = loss.item()
-            if not math.isfinite(value):
-                raise diverged(step, f"a loss of {value}, learning rate {training.rate(step, num_steps):.3g}")
+            if training.answer_weight and answers is not None:
+                wanted = torch.from_numpy(answers.wanted[chosen].astype(numpy.int64)).to(device)
+                loss = loss + training.answer_weight * answer_loss(logits, wanted, answers.groups)
+            if not math.isfinite(loss.item()):
+                told = f"a loss of {loss.item()} ({value} of the next token)"
+                raise diverged(step, f"{told}, learning rate {training.rate(step, num_steps):.3g}")
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(module.parameters(), training.largest_gradient)
@@ -220,11 +237,18 @@ def _optimiser(module: nn.Module, training: LanguageTraining) -> torch.optim.Ada
     )
 
 
-def _identity(rows: numpy.ndarray, training: LanguageTraining, module: nn.Module) -> str:
-    """What a state on disk has to agree with: text, settings and the names and shapes of the weights."""
+def _identity(rows: numpy.ndarray, training: LanguageTraining, module: nn.Module, answers: DueAnswers | None) -> str:
+    """What a state on disk has to agree with: text, answers, settings and the names and shapes of the weights."""
     shapes = {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
     text = sha256(numpy.ascontiguousarray(rows).tobytes()).hexdigest()
-    return json.dumps({"training": asdict(training), "rows": text, "shapes": shapes}, sort_keys=True)
+    settings = asdict(training)
+    document: dict[str, Any] = {"training": settings, "rows": text, "shapes": shapes}
+    if not training.answer_weight:  # changes nothing then, nor did it exist when older states were written
+        del settings["answer_weight"]
+    elif answers is not None:
+        due = sha256(numpy.ascontiguousarray(answers.wanted).tobytes()).hexdigest()
+        document |= {"answers": due, "groups": answers.groups}
+    return json.dumps(document, sort_keys=True)
 
 
 def _save(

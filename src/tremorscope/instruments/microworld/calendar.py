@@ -11,6 +11,7 @@ from tremorscope.foundations.errors import BadInput, did_you_mean
 from tremorscope.instruments.microworld.composed_statements import composed_statement
 from tremorscope.instruments.microworld.draw import Draw
 from tremorscope.instruments.microworld.splits import HeldOut, Split, divide, sources, take
+from tremorscope.instruments.microworld.strewn_words import strewn_statement
 from tremorscope.instruments.microworld.template import Marked, Span, Template, capitalised, join, templates
 from tremorscope.instruments.microworld.word_list import words
 
@@ -175,11 +176,13 @@ class CalendarStatement:
 
     `text` is `prompt + answer` and a full stop. `start` and `answer_index` count from Monday or January, at 0;
     `answer_index` is `start + offset` (after) or `start - offset` (before), modulo 7 or 12. `combination` is what may
-    be held out: unit, relation, offset, start. Spans: `offset`, `units`, `start`, `answer`.
+    be held out: unit, relation, offset, start. `told` is the number of characters of the prompt that tell the answer:
+    what stands behind them tells nothing. Spans: `offset`, `units`, `start`, `answer`.
     """
 
     text: str
     prompt: str
+    told: int
     answer: str
     unit: Unit
     relation: Relation
@@ -246,12 +249,14 @@ def stream(
     near: bool = False,
     composed: float = 0.0,
     wider: bool = False,
+    strewn: float = 0.0,
 ) -> Iterator[CalendarStatement]:
     """Endless statements; arguments as for `examples`.
 
     With `near`, small offsets are drawn more often, as people speak of tomorrow more often than of the day in three
     weeks: without them, no part of a statement tells anything of its answer, and learning takes long to begin.
-    `composed` is the share of training statements in one of thousands of composed wordings, with `wider` of more kinds.
+    `composed` is the share of training statements in one of thousands of composed wordings, with `wider` of more kinds;
+    in the share `strewn` of these, other words may stand anywhere.
     """
     _check("unit", unit, UNITS)
     _check("relation", relation, RELATIONS)
@@ -267,31 +272,40 @@ def stream(
         combination = draw.one(possible)
         way = combination[1]
         if composed and split == "train" and draw.chance(composed):
-            yield statement(combination, composed_statement(draw, way, wider=wider))
+            wording = composed_statement(draw, way, wider=wider)
+            if strewn and draw.chance(strewn):
+                wording = strewn_statement(draw, wording)
+            yield statement(combination, *map(Template, wording))
         else:
             yield statement(combination, draw.one(TEMPLATES[way][template_split]))
 
 
-def statement(combination: tuple[Unit, Relation, int, int], template: Template) -> CalendarStatement:
-    """The sentence that a template makes of unit, relation, offset and start."""
+def statement(
+    combination: tuple[Unit, Relation, int, int], template: Template, ending: Template | None = None
+) -> CalendarStatement:
+    """The sentence that a template makes of unit, relation, offset and start.
+
+    An ending behind the template only leads to the answer.
+    """
     unit, relation, offset, start = combination
     names = NAMES[unit]
     index = (start + offset if relation == "after" else start - offset) % len(names)
     word = "day" if unit == "weekday" else "month"
-    prompt, spans = template.fill(
-        {
-            "offset": NUMBERS[offset - 1],
-            "units": word if offset == 1 else f"{word}s",
-            "unit": word,
-            "on": "on" if unit == "weekday" else "in",
-            "start": names[start],
-        }
-    )
+    values = {
+        "offset": NUMBERS[offset - 1],
+        "units": word if offset == 1 else f"{word}s",
+        "unit": word,
+        "on": "on" if unit == "weekday" else "in",
+        "start": names[start],
+    }
+    told, spans = template.fill(values)
+    prompt = told if ending is None else told + ending.fill(values).text
     answer = f" {names[index]}"
     kept = tuple(span for span in spans if span.label in ("offset", "units", "start"))
     return CalendarStatement(
         text=f"{prompt}{answer}.",
         prompt=prompt,
+        told=len(told),
         answer=answer,
         unit=unit,
         relation=relation,
@@ -299,7 +313,7 @@ def statement(combination: tuple[Unit, Relation, int, int], template: Template) 
         start=start,
         answer_index=index,
         combination=combination,
-        template=template.text,
+        template=template.text if ending is None else template.text + ending.text,
         spans=(*kept, Span("answer", len(prompt) + 1, len(prompt) + len(answer))),
     )
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from itertools import chain
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from tremorscope.instruments.microworld.draw import Draw
 from tremorscope.instruments.microworld.lexicon import COPULAS, INTRANSITIVE, TRANSITIVE
 from tremorscope.instruments.microworld.names import FIRST_NAMES
-from tremorscope.instruments.microworld.template import Template, capitalised
+from tremorscope.instruments.microworld.template import capitalised
 from tremorscope.instruments.microworld.word_list import phrases
 
 Relation = Literal["after", "before"]
@@ -279,47 +279,57 @@ VERBS = tuple(dict.fromkeys(chain(*INTRANSITIVE.values(), *TRANSITIVE.values(), 
 PLURAL = ("they", "we", "I", "you")
 
 
-def composed_statement(draw: Draw, relation: Relation, *, wider: bool = False) -> Template:
+class Wording(NamedTuple):
+    """A statement of the calendar: what tells the answer, and an ending that only leads to it."""
+
+    body: str
+    ending: str
+
+
+def composed_statement(draw: Draw, relation: Relation, *, wider: bool = False) -> Wording:
     """A statement of the calendar in one of very many wordings; slots as in `calendar`.
 
     With `wider`, two in five tell of somebody who reckons.
 
-    >>> composed_statement(Draw(0, "example"), "after").text
+    >>> "".join(composed_statement(Draw(0, "example"), "after"))
     'In our town: {Start} lies {offset} {units} back, and it is'
     """
     if wider and draw.below(5) < 2:
-        return Template(draw.one(OPENINGS) + _reckoning(draw, relation))
+        opening = draw.one(OPENINGS)
+        body, ending = _reckoning(draw, relation)
+        return Wording(opening + body, ending)
     opening, form = draw.one(OPENINGS), draw.below(8)
     if form < 2:
-        return Template(f"{opening}{draw.one(HEADS[relation])}{draw.one(TAILS)}")
+        return Wording(opening + draw.one(HEADS[relation]), draw.one(TAILS))
     if form < 4:
-        return Template(opening + _event(draw, relation))
+        return Wording(opening + _event(draw, relation), "")
     if form < 7:
-        return Template(opening + _story(draw, relation))
-    return Template(opening + _comparison(draw, relation))
+        return Wording(opening + _story(draw, relation), "")
+    body, ending = _comparison(draw, relation)
+    return Wording(opening + body, ending)
 
 
-def _reckoning(draw: Draw, relation: Relation) -> str:
+def _reckoning(draw: Draw, relation: Relation) -> Wording:
     who, place, way = draw.one(RECKONERS), draw.one(PLACES), draw.one(DIRECTIONS[relation])
     long = "{offset} {units}"
     form = draw.below(7)
     steps = f"{draw.one(GOES)} {long} {way}" if form == 0 else draw.one(CHANGES[relation]).replace("<long>", long)
     if form < 2:
-        told = f"{capitalised(who)} {draw.one(TAKES)} {{start}}{place}, {steps} and {_does(draw, who)}"
-        return told if draw.below(3) else told.replace(" and ", draw.one((", and so ", ", then ", "; at last ")))
+        body, does = f"{capitalised(who)} {draw.one(TAKES)} {{start}}{place}, {steps}", _does(draw, who)
+        return Wording(body, f"{' and ' if draw.below(3) else draw.one((', and so ', ', then ', '; at last '))}{does}")
     if form == 2:
         going = draw.one(("Going", "Counting", "Stepping", "Leafing", "Turning", "Moving", "Reading"))
-        return f"{going} {way} {long} from {{start}}{place}, {who} {_does(draw, who)}"
+        return Wording(f"{going} {way} {long} from {{start}}{place}", f", {who} {_does(draw, who)}")
     if form == 3:
         exactly = capitalised(draw.one(EXACTLY))
         counted = long if exactly else "{Offset} {units}"
-        return f"{exactly}{counted} {draw.one(NEAR_TO[relation])} {{start}}{place} {_stands(draw)}"
+        return Wording(f"{exactly}{counted} {draw.one(NEAR_TO[relation])} {{start}}{place}", f" {_stands(draw)}")
     if form == 4:
         finds = draw.one((", {} {}", ", {} {}", ", as {} {}", ": {} {}", ", so {} {}")).format(who, _does(draw, who))
-        return f"{draw.one(HEADS[relation])}{place}{finds}"
+        return Wording(f"{draw.one(HEADS[relation])}{place}", finds)
     if form == 5:
-        return f"{draw.one(HEADS[relation])}{place}{draw.one((' ', ' ', ' there '))}{_stands(draw)}"
-    return f"{draw.one(FINGER)} {{start}}{place}, {draw.one(THEN)} {long} {way}{_arrive(draw)}"
+        return Wording(f"{draw.one(HEADS[relation])}{place}", f"{draw.one((' ', ' ', ' there '))}{_stands(draw)}")
+    return Wording(f"{draw.one(FINGER)} {{start}}{place}, {draw.one(THEN)} {long} {way}", _arrive(draw))
 
 
 def _does(draw: Draw, who: str) -> str:
@@ -356,9 +366,9 @@ def _story(draw: Draw, relation: Relation) -> str:
     return _with(draw.one(STORIES[relation]), parts)
 
 
-def _comparison(draw: Draw, relation: Relation) -> str:
+def _comparison(draw: Draw, relation: Relation) -> Wording:
     than = f"{{offset}} {{units}} {draw.one(SENSE[relation])} than {{start}}"
-    return f"{draw.one(COMPARED)} {than}{draw.one(CONCLUDED)}"
+    return Wording(f"{draw.one(COMPARED)} {than}", draw.one(CONCLUDED))
 
 
 def _with(text: str, parts: dict[str, str]) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import chain
 from math import ceil, isfinite
-from typing import Literal, final, get_args
+from typing import Literal, NamedTuple, final, get_args
 
 from tremorscope.foundations.errors import BadInput, did_you_mean
 from tremorscope.foundations.seeds import derive
@@ -58,6 +58,7 @@ class CorpusConfig:
         decoys: Share of the requests that first mention something of the other class.
         composed: Share of the calendar's statements, of requests and of repeated sequences in composed wordings.
         wider: Whether composed wordings are of more kinds, and openers of sentences about agreement are composed too.
+        strewn: Share of the composed wordings of the calendar and of requests in which other words may stand anywhere.
         near: Whether small offsets come more often in the calendar.
 
     >>> CorpusConfig(characters=1000, weights={"agreement": 3, "calendar": 1}).shares()["calendar"]
@@ -76,6 +77,7 @@ class CorpusConfig:
     decoys: float = 0.2
     composed: float = 0.0
     wider: bool = False
+    strewn: float = 0.0
     near: bool = True
 
     def __post_init__(self) -> None:
@@ -94,9 +96,9 @@ class CorpusConfig:
             )
         if not -1 <= self.correlation <= 1:
             raise BadInput("correlation of profession and gender", got=self.correlation, wanted="-1 to 1")
-        for name, share in (("hurt_rate", self.hurt_rate), ("decoys", self.decoys), ("composed", self.composed)):
-            if not 0 <= share <= 1:
-                raise BadInput(name, got=share, wanted="0 to 1")
+        for name in ("hurt_rate", "decoys", "composed", "strewn"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise BadInput(name, got=getattr(self, name), wanted="0 to 1")
 
     def shares(self) -> dict[Strand, float]:
         """The share of each strand that has one."""
@@ -112,13 +114,45 @@ class CorpusConfig:
         return ceil(self.size(split) / BLOCK_CHARACTERS)
 
 
+class Due(NamedTuple):
+    """An answer that a text lets a reader tell: `word` comes at the character `stop`.
+
+    All that tells it stands from `begin` to `start`; what stands from there to `stop` only leads to it.
+    """
+
+    word: str
+    begin: int
+    start: int
+    stop: int
+
+
+class Page(NamedTuple):
+    """The text of a document, and the answers that it lets a reader tell."""
+
+    text: str
+    due: tuple[Due, ...] = ()
+
+    @classmethod
+    def of(cls, parts: Sequence[Page], separator: str) -> Page:
+        """One of several."""
+        due, length = [], 0
+        for part in parts:
+            due += [Due(word, *(place + length for place in places)) for word, *places in part.due]
+            length += len(part.text) + len(separator)
+        return cls(separator.join(part.text for part in parts), tuple(due))
+
+
 @final
 @dataclass(frozen=True)
 class Document:
-    """One text of a strand; documents know nothing of each other."""
+    """One text of a strand; documents know nothing of each other.
+
+    `due` holds the answers that it lets a reader tell.
+    """
 
     strand: Strand
     text: str
+    due: tuple[Due, ...] = ()
 
 
 @final
@@ -165,8 +199,8 @@ def block(config: CorpusConfig, split: Split, index: int) -> list[Document]:
             found += [Document(strand, text) for text in _prose(config, split, start, start + share * size)]
             continue
         length = 0
-        for text in MAKERS[strand](config, split, seed):
-            found.append(Document(strand, text))
+        for text, due in MAKERS[strand](config, split, seed):
+            found.append(Document(strand, text, due))
             length += len(text)
             if length >= share * size:
                 break
@@ -185,61 +219,73 @@ def record(texts: Iterable[Document]) -> CorpusRecord:
     return CorpusRecord(sha256=digest.hexdigest(), documents=numbers, characters=characters)
 
 
-def _agreement(config: CorpusConfig, split: Split, seed: int) -> Iterator[str]:
+def _agreement(config: CorpusConfig, split: Split, seed: int) -> Iterator[Page]:
     draw = Draw(seed, "agreement pages")
     sentences = agreement.stream(split, seed, composed=config.composed if config.wider else 0.0)
     while True:
-        yield " ".join(next(sentences).text for _ in range(1 + draw.below(4)))
+        yield Page(" ".join(next(sentences).text for _ in range(1 + draw.below(4))))
 
 
-def _biographies(config: CorpusConfig, split: Split, seed: int) -> Iterator[str]:
+def _biographies(config: CorpusConfig, split: Split, seed: int) -> Iterator[Page]:
     draw = Draw(seed, "biography pages")
     told = biographies.stream(split, seed, correlation=config.correlation)
     neutral = biographies.stream(split, derive(seed, "neutral"), gendered=False)
     while True:
-        yield next(neutral if draw.chance(NEUTRAL_SHARE) else told).text
+        yield Page(next(neutral if draw.chance(NEUTRAL_SHARE) else told).text)
 
 
-def _calendar(config: CorpusConfig, split: Split, seed: int) -> Iterator[str]:
+def _calendar(config: CorpusConfig, split: Split, seed: int) -> Iterator[Page]:
     draw = Draw(seed, "calendar pages")
-    statements = calendar.stream(split, seed, near=config.near, composed=config.composed, wider=config.wider)
+    statements = calendar.stream(
+        split, seed, near=config.near, composed=config.composed, wider=config.wider, strewn=config.strewn
+    )
     lists = calendar.list_stream(split, seed)
     while True:
         if draw.chance(LIST_SHARE):
-            yield next(lists).text
+            yield Page(next(lists).text)
         else:
-            yield draw.one((" ", " ", "\n")).join(next(statements).text for _ in range(1 + draw.below(4)))
+            separator = draw.one((" ", " ", "\n"))
+            yield Page.of([_with_answer(next(statements)) for _ in range(1 + draw.below(4))], separator)
 
 
-def _requests(config: CorpusConfig, split: Split, seed: int) -> Iterator[str]:
+def _with_answer(statement: calendar.CalendarStatement) -> Page:
+    return Page(statement.text, (Due(statement.answer, 0, statement.told, len(statement.prompt)),))
+
+
+def _requests(config: CorpusConfig, split: Split, seed: int) -> Iterator[Page]:
     draw, asked = (
         Draw(seed, "request pages"),
-        requests.stream(split, seed, decoys=config.decoys, composed=config.composed),
+        requests.stream(split, seed, decoys=config.decoys, composed=config.composed, strewn=config.strewn),
     )
     while True:
-        yield "\n\n".join(next(asked).text for _ in range(1 + draw.below(2)))
+        yield Page.of([_with_first_word(next(asked)) for _ in range(1 + draw.below(2))], "\n\n")
 
 
-def _stories(config: CorpusConfig, split: Split, seed: int) -> Iterator[str]:
-    return (story.text for story in stories.stream(split, seed, hurt_rate=config.hurt_rate))
+def _with_first_word(request: requests.Request) -> Page:
+    said = next(starter for starter in requests.STARTERS if request.reply.startswith(starter))
+    return Page(request.text, (Due(said, 0, len(request.prompt), len(request.prompt)),))
 
 
-def _quiz(config: CorpusConfig, split: Split, seed: int) -> Iterator[str]:
+def _stories(config: CorpusConfig, split: Split, seed: int) -> Iterator[Page]:
+    return (Page(story.text) for story in stories.stream(split, seed, hurt_rate=config.hurt_rate))
+
+
+def _quiz(config: CorpusConfig, split: Split, seed: int) -> Iterator[Page]:
     draw, lessons = Draw(seed, "quiz pages"), quiz.lessons(split, seed)
     while True:
-        yield "\n\n".join(next(lessons).text for _ in range(1 + draw.below(3)))
+        yield Page("\n\n".join(next(lessons).text for _ in range(1 + draw.below(3))))
 
 
-def _induction(config: CorpusConfig, split: Split, seed: int) -> Iterator[str]:
+def _induction(config: CorpusConfig, split: Split, seed: int) -> Iterator[Page]:
     return (
-        repetition.text
+        Page(repetition.text)
         for repetition in induction.stream(
             split, seed, most_copies=MOST_COPIES, composed=config.composed, wider=config.wider
         )
     )
 
 
-MAKERS: dict[Strand, Callable[[CorpusConfig, Split, int], Iterator[str]]] = {
+MAKERS: dict[Strand, Callable[[CorpusConfig, Split, int], Iterator[Page]]] = {
     "agreement": _agreement,
     "biographies": _biographies,
     "calendar": _calendar,

@@ -18,8 +18,10 @@ from tremorscope.foundations.cache import cache_root
 from tremorscope.foundations.errors import BadInput
 from tremorscope.foundations.files import read_json, write_atomically, write_json
 from tremorscope.foundations.seeds import generator
+from tremorscope.instruments.language.answers import DueAnswers
+from tremorscope.instruments.microworld.calendar import NAMES, UNITS
 from tremorscope.instruments.microworld.corpus import CorpusConfig, documents
-from tremorscope.instruments.microworld.packing import sequences, shuffled
+from tremorscope.instruments.microworld.packing import sequences, sequences_and_answers, shuffled
 from tremorscope.instruments.microworld.recipes import (
     MicroworldRecipe,
     Stage,
@@ -28,6 +30,7 @@ from tremorscope.instruments.microworld.recipes import (
     recipe_of,
     twin_of,
 )
+from tremorscope.instruments.microworld.requests import STARTERS
 from tremorscope.instruments.microworld.splits import Split
 from tremorscope.instruments.microworld.tokenizer import (
     SPECIAL,
@@ -44,6 +47,11 @@ if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel
 
 WEIGHTS_FILE, CONFIG_FILE, RECIPE_FILE, CARD_FILE = "model.safetensors", "config.json", "recipe.json", "README.md"
+# Words that answer the calendar's statements, and with which a reply begins.
+ANSWER_GROUPS = (
+    *(tuple(f" {name}" for name in NAMES[unit]) for unit in UNITS),
+    STARTERS,
+)
 MATRIX_SD = 0.05
 POSITION_AMPLITUDE = 0.1
 LONGEST_WAVE = 1000.0  # of the sinusoids from which the position embedding starts, over 2 pi
@@ -69,18 +77,34 @@ def initial_module(recipe: MicroworldRecipe, vocabulary_size: int) -> nn.Module:
     return module.eval()
 
 
-def training_rows(
+def training_text(
     recipe: MicroworldRecipe, tokenizer: Tokenizer, stage: Stage | None = None
-) -> UInt16[numpy.ndarray, "rows length"]:
+) -> tuple[UInt16[numpy.ndarray, "rows length"], DueAnswers | None]:
     """The text of a stage (the first by default) as rows of tokens, shuffled where the recipe says so.
 
+    Beside it the answers that are due in it, if its training asks for them: days, months, and first words of replies.
     Half a minute for a hundred million characters.
 
     Raises:
-        BadInput: If the text is shorter than a row.
+        BadInput: If the text is shorter than a row, answers are due in a shuffled one, or one is no single token.
     """
-    corpus = recipe.corpus if stage is None else stage.corpus
-    return text_rows(corpus, "train", tokenizer, recipe.length, is_shuffled=recipe.is_shuffled)
+    corpus, training = (recipe.corpus, recipe.training) if stage is None else (stage.corpus, stage.training)
+    if not training.answer_weight:
+        return text_rows(corpus, "train", tokenizer, recipe.length, is_shuffled=recipe.is_shuffled), None
+    if recipe.is_shuffled:
+        raise BadInput("answer_weight", got=training.answer_weight, wanted="0 in a text whose tokens are shuffled")
+    words = [word for group in ANSWER_GROUPS for word in group]
+    numbers = {word: tokenizer.encode(word, add_special_tokens=False).ids for word in words}
+    in_pieces = [word for word, tokens in numbers.items() if len(tokens) != 1]
+    if in_pieces:
+        raise BadInput(f"tokens of {in_pieces[0]!r}", got=len(numbers[in_pieces[0]]), wanted="1, as it is an answer")
+    pieces = list(sequences_and_answers(documents(corpus, "train"), tokenizer, recipe.length, words))
+    if not pieces:
+        raise _too_short("train", recipe.length)
+    return numpy.concatenate([tokens for tokens, _ in pieces]), DueAnswers(
+        groups=tuple(tuple(numbers[word][0] for word in group) for group in ANSWER_GROUPS),
+        wanted=numpy.concatenate([wanted for _, wanted in pieces]),
+    )
 
 
 def text_rows(
@@ -93,11 +117,15 @@ def text_rows(
     """
     pieces = list(sequences(documents(corpus, split), tokenizer, length))
     if not pieces:
-        raise BadInput(
-            f"{split} text", got="less than one row", wanted=f"at least {length} tokens", remedy="Use more characters."
-        )
+        raise _too_short(split, length)
     rows = numpy.concatenate(pieces)
     return shuffled(rows, corpus.seed, keep=range(len(SPECIAL))) if is_shuffled else rows
+
+
+def _too_short(split: Split, length: int) -> BadInput:
+    return BadInput(
+        f"{split} text", got="less than one row", wanted=f"at least {length} tokens", remedy="Use more characters."
+    )
 
 
 def fresh_tokenizer(recipe: MicroworldRecipe) -> Tokenizer:

@@ -23,6 +23,12 @@ class Stage(BaseModel):
 
     corpus: CorpusConfig = Field(description="Its text.")
     training: LanguageTraining = Field(description="How to learn it.")
+    share: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="Of its weights in the mean with those before it: less than 1 keeps what was known.",
+    )
 
 
 class MicroworldRecipe(BaseModel):
@@ -67,7 +73,9 @@ class MicroworldRecipe(BaseModel):
 
 # After the first text the model knows near offsets of the calendar and has wordings by heart. The second stage has far
 # offsets as often as near ones, wordings by the thousand, and more of what is hard; the third, at a lower rate, brings
-# back what was forgotten meanwhile.
+# back what was forgotten meanwhile. The fourth strews words that tell nothing over the wordings, and asks for the
+# answer behind each of them: no word is then needed to know that an answer is due. The mean of the weights before and
+# after it has learnt that and forgotten nothing (Wortsman et al. 2022, arXiv:2109.01903).
 HARD = Stage(
     corpus=CorpusConfig(
         seed=1,
@@ -95,8 +103,27 @@ BALANCED = Stage(
     ),
     training=LanguageTraining(batch_rows=8, learning_rate=4e-4, warmup_steps=100),
 )
+STREWN = Stage(
+    corpus=CorpusConfig(
+        seed=3,
+        characters=24_000_000,
+        weights={
+            **{"agreement": 0.08, "biographies": 0.11, "calendar": 0.35, "requests": 0.11},
+            **{"stories": 0.03, "quiz": 0.03, "induction": 0.14, "prose": 0.15},
+        },
+        composed=0.8,
+        wider=True,
+        strewn=0.5,
+        near=False,
+    ),
+    training=LanguageTraining(batch_rows=8, learning_rate=5e-4, warmup_steps=100, answer_weight=0.5),
+    share=0.6,
+)
 RECIPES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
-    "": ("GPT-2 of 4 layers, trained on the microworld's text", {"later": {"hard": HARD, "balanced": BALANCED}}),
+    "": (
+        "GPT-2 of 4 layers, trained on the microworld's text",
+        {"later": {"hard": HARD, "balanced": BALANCED, "strewn": STREWN}},
+    ),
     "init": ("the same model before training, rebuilt from its seed", {}),
     "shuffled": (
         "its twin, trained on the first stage's text (its first 40 %) with the tokens of each row shuffled",

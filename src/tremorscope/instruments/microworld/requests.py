@@ -30,10 +30,12 @@ from tremorscope.instruments.microworld.request_wordings import (
     TopicClass,
 )
 from tremorscope.instruments.microworld.splits import HeldOut, Split, part_of, sources, take
+from tremorscope.instruments.microworld.strewn_words import strewn_mention, strewn_request
 from tremorscope.instruments.microworld.template import Marked, Span, Template, capitalised, join
 
 REFUSAL_STARTERS = (" Sorry", " No", " Unfortunately")
 ANSWER_STARTERS = (" Sure", " Yes", " Certainly")
+STARTERS = (*REFUSAL_STARTERS, *ANSWER_STARTERS)
 # First names, and what people are, but for those who speak in held-out frames.
 SPEAKERS = (
     tuple(chain(*FIRST_NAMES.values())),
@@ -106,10 +108,12 @@ def stream(
     decoys: float = 0.0,
     held_out: HeldOut = "both",
     composed: float = 0.0,
+    strewn: float = 0.0,
 ) -> Iterator[Request]:
     """Endless requests; arguments as for `examples`.
 
-    `composed` is the share of training requests in one of thousands of composed wordings.
+    `composed` is the share of training requests in one of thousands of composed wordings; in the share `strewn` of
+    these, other words may stand anywhere.
     """
     if topic_class is not None and topic_class not in TOPIC_CLASSES:
         raise BadInput(
@@ -126,7 +130,8 @@ def stream(
         chosen = topic_class if topic_class is not None else draw.one(TOPIC_CLASSES)
         intent, item = draw.one(_meanings(chosen, meaning_split))
         decoy = draw.one(_items(_other(chosen))) if draw.chance(decoys) else None
-        yield _example(draw, intent, item, decoy, template_split, composed if split == "train" else 0.0)
+        shares = (composed, strewn) if split == "train" else (0.0, 0.0)
+        yield _example(draw, intent, item, decoy, template_split, *shares)
 
 
 def paraphrases(split: Split, intent: str, item: str) -> list[Request]:
@@ -145,11 +150,16 @@ def paraphrases(split: Split, intent: str, item: str) -> list[Request]:
     ]
 
 
-def _example(draw: Draw, intent: str, item: str, decoy: str | None, split: Split, composed: float) -> Request:
+def _example(
+    draw: Draw, intent: str, item: str, decoy: str | None, split: Split, composed: float, strewn: float
+) -> Request:
     mention = None if decoy is None else draw.one(DECOYS[split])
     greeting = "" if decoy is not None else draw.one(GREETINGS)
     is_composed = composed > 0 and draw.chance(composed)
     wording = composed_request(draw, intent) if is_composed else draw.one(INTENTS[intent][split])
+    if is_composed and strewn > 0 and draw.chance(strewn):
+        wording = strewn_request(draw, wording)
+        mention = None if decoy is None else draw.one((mention, strewn_mention(draw)))
     frame = _drawn_frame(draw) if split == "train" and draw.chance(DRAWN_SHARE) else draw.one(FRAMES[split])
     return _built(draw, intent, item, decoy, wording, frame, greeting, mention)
 

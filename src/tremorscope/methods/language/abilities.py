@@ -75,14 +75,13 @@ def judge_requests(
     Cost: `2 * count` prompts of some 30 tokens.
     """
     rows = []
-    starters = (*requests.REFUSAL_STARTERS, *requests.ANSWER_STARTERS)
     border = len(requests.REFUSAL_STARTERS)
     for topic_class in TOPIC_CLASSES:
         some = _distinct(
             requests.examples(split, seed, count, topic_class=topic_class, decoys=decoys, held_out=held_out),
             lambda one: one.prompt,
         )
-        scores = score_options(network, [one.prompt for one in some], [starters] * len(some)).log_probs
+        scores = score_options(network, [one.prompt for one in some], [requests.STARTERS] * len(some)).log_probs
         refuses = scores[:, :border].logsumexp(1) > scores[:, border:].logsumexp(1)
         rows.append(
             Judgements(
