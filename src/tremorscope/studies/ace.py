@@ -73,7 +73,7 @@ class AceConfig(Config):
             "num_fitted": 128,
             "num_validated": 48,
             "num_tested": 48,
-            "num_rows": 150,
+            "num_rows": 48,
             "num_sentences": 100,
             "num_steps": 20,
         },

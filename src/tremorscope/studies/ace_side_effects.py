@@ -69,7 +69,8 @@ def cost_member(
     """What edits at all positions do to ordinary text, to pairs of right and wrong verbs, and to free continuations.
 
     Ordinary text is read under `num_fits` fits to different requests, whose costs differ more than those of different
-    texts do. Grammar is judged under all of them for the edits that rows compare, under the first for the others.
+    texts do. Grammar is judged under all of them for the edits that rows compare, each fit with a share of the
+    sentences that is its own; for the others under the first fit, with all sentences.
     """
     network = load(model)
     rows, modules = prose_rows(network, "test")
@@ -82,9 +83,16 @@ def cost_member(
         for name, view in views.items():
             losses[name].append(row_losses(view, rows[chosen]).tolist())
         for name in COMPARED if number else CONDITIONS:
-            _judge_grammar(name, views[name], grammar, num_sentences, seed)
+            is_compared = name in COMPARED
+            count = math.ceil(num_sentences / num_fits) if is_compared else num_sentences
+            named = derive(seed, "sentences of a fit", number) if is_compared else seed
+            judged = judge_agreement(views[name], split="test", seed=derive(named, "grammar"), count=count)
+            grammar["right"][name].append([right for one in judged for right in one.correct])
+            if not is_compared:
+                grammar["templates"] = [template for one in judged for template in one.templates]
+                grammar["units"] = [unit for one in judged for unit in one.units]
             if name in WRITTEN:
-                free = free_agreement(views[name], num_sentences, num_continuations, derive(seed, "free text"))
+                free = free_agreement(views[name], count, num_continuations, derive(named, "free text"))
                 written[name].append(free.to_plain())
     prose = {"modules": [modules[row] for row in chosen], "rows": chosen.tolist(), "losses": losses}
     return {"prose": prose, "grammar": grammar, "written": written}
@@ -105,13 +113,6 @@ def _edited(network: Network, site: str, num_fitted: int, seed: int) -> dict[str
             direction = random if is_random else about_all if name == ALL_TOKENS else fit
             views[name] = network.with_edits(edit_of(method, direction, level).at(everywhere))
     return views
-
-
-def _judge_grammar(name: str, view: Network, grammar: dict[str, Any], num_sentences: int, seed: int) -> None:
-    judged = judge_agreement(view, split="test", seed=derive(seed, "grammar"), count=num_sentences)
-    grammar["right"][name].append([right for one in judged for right in one.correct])
-    grammar["templates"] = [template for one in judged for template in one.templates]
-    grammar["units"] = [unit for one in judged for unit in one.units]
 
 
 def free_agreement(network: Network, num_sentences: int, num_samples: int, seed: int) -> FreeTextMeasurement:
@@ -226,7 +227,8 @@ class SideEffectRows:
                 "pairs of right and wrong verb forms, and sentences that the model finishes itself "
                 f"({NUM_WRITTEN} sampled tokens after the subject, edit at work): share of the first verbs that agree, "
                 "among texts with a verb whose subject is clear; and the share of such texts. Means and intervals over "
-                "fits; of verbs, where only the first fit was judged, over wordings and subjects.",
+                "fits, each with sentences of its own; of verbs, where only the first fit was judged, over wordings "
+                "and subjects.",
             ),
             Table.of_rows(
                 texts,
@@ -276,10 +278,7 @@ class SideEffectRows:
                 found.append(f"{self.network}: under {name}, no text had a verb to judge in {len(unknown)} fits")
         for row, gap in (("A13b", self._grammar("ACE 0", "ablate")), ("A13c", self._written("ACE 0", "ablate"))):
             if gap.low == gap.high:
-                found.append(
-                    f"{self.network}: the two edits differ by the same share in every fit, so the interval of {row} "
-                    "has no width; one that spoke of new sentences would"
-                )
+                found.append(f"{self.network}: {row} is {gap.value:.2g} in every fit, so its interval has no width")
         return found
 
     def _right(self, name: str) -> Estimate:
