@@ -174,7 +174,7 @@ class Rotate(Edit):
     `|x| (cos(angle) u + sin(angle) t)`, with `u` the direction of `x` and `t` that of the part of `toward`
     at right angles to it.
 
-    >>> Rotate(torch.tensor([0.0, 7.0]), angle=math.pi / 2).apply(torch.tensor([2.0, 0.0])).round(decimals=6)
+    >>> Rotate(torch.tensor([0.0, 7.0]), angle=torch.pi / 2).apply(torch.tensor([2.0, 0.0])).round(decimals=6)
     tensor([-0., 2.])
 
     Raises:

@@ -63,7 +63,7 @@ def any_word(draw: Draw) -> str:
     """A word of the lexicon, a small one, or one that is made up.
 
     >>> any_word(Draw(0, "example"))
-    'makes'
+    'her'
     """
     kind = draw.below(4)
     if kind == 0:
