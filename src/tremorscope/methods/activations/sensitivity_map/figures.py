@@ -222,14 +222,13 @@ def _about_marks(measured: SensitivityMap) -> str:
     """What rings and dots say, and what it means that there are none."""
     num_marked, num_cells = int(measured.marks.marked.sum()), measured.marks.marked.numel()
     if num_marked:
-        told = f"A ring (\N{WHITE CIRCLE}) stands in the {num_marked} of {num_cells} cells that lie above "
-        told += f"{measured.marks.against}"
+        told = f"Rings (\N{WHITE CIRCLE}) mark cells above {measured.marks.against}, {num_marked} of {num_cells}"
     else:
         told = f"No cell has a ring, which would say that it lies above {measured.marks.against}: {NOTHING_MARKED}"
     if not measured.twins:
         return f"{told}."
     num_above = int(measured.above_twins.sum())
-    dotted = f"a dot (\N{BULLET}) in the {num_above} that lie above the twins" if num_above else "none above the twins"
+    dotted = f"dots (\N{BULLET}) mark cells above the twins, {num_above}" if num_above else "none is above the twins"
     return f"{told}; {dotted}."
 
 
