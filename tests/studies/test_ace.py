@@ -169,6 +169,15 @@ def test_grammar_is_compared_fit_by_fit():
     assert rows["A13b"].low < 0.25 < rows["A13b"].high
 
 
+def test_some_texts_are_shown_however_many_an_edit_has():
+    many = cost()
+    many["written"]["none"] = [written(*[True] * 20)]
+    table = SideEffectRows(network="model", cost=many).tables()[1]
+    shown = [list(table.columns["edit"]).count(name) for name in WRITTEN]
+    assert shown == [5, *[3] * (len(WRITTEN) - 1)]
+    assert table.columns["prompt"][:5] == ["0", "4", "8", "12", "16"]
+
+
 def test_grammar_that_tells_nothing_apart_or_cannot_be_judged_is_flagged():
     same = cost()
     same["grammar"]["right"]["ablate"] = [[True, True], [True, True]]

@@ -36,6 +36,7 @@ from tremorscope.studies.ace_language_member import fitted, requests_to_fit
 from tremorscope.studies.ace_rows import RowMaker
 
 NUM_WRITTEN = 8  # tokens of a free continuation: the subject's verb comes among the first
+NUM_SHOWN = 6  # texts of each edit in the report
 ALL_TOKENS = "ACE 0, reference of all tokens"
 # What the side effects are measured under: an edit with its level, along r or along a random direction.
 CONDITIONS: Mapping[str, tuple[str, float, bool] | None] = {
@@ -212,11 +213,10 @@ class SideEffectRows:
             if name in WRITTEN:
                 row |= {"written verbs right": self._free_right(name), "texts with a verb": self._free_judged(name)}
             effects.append(row)
-        shown = {name: self._free(name) for name in WRITTEN}
-        first = next(iter(shown.values()))
         texts = [
-            {"prompt": first.prompts[place]} | {name: one.written[place] for name, one in shown.items()}
-            for place in range(0, len(first.prompts), max(1, len(first.prompts) // 12))
+            {"edit": name, "prompt": free.prompts[place], "written": free.written[place]}
+            for name, free in ((name, self._free(name)) for name in WRITTEN)
+            for place in range(0, len(free.prompts), math.ceil(len(free.prompts) / NUM_SHOWN))
         ]
         return [
             Table.of_rows(
@@ -234,8 +234,7 @@ class SideEffectRows:
                 texts,
                 name=f"written_{self.network}",
                 title=f"What the {self.network} writes under the edits",
-                caption="Some of the prompts, and the continuation that was sampled with the same random numbers under "
-                "each edit.",
+                caption="Some of the prompts under the first fit, and the continuations that were sampled.",
             ),
         ]
 
