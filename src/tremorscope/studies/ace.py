@@ -90,8 +90,8 @@ class AceConfig(Config):
         },
     },
     cost={
-        "quick": "about 4 CPU-minutes: 10 classifiers of 13,195 weights, 5 draws of requests in two language models",
-        "desk": "about 12 CPU-minutes, from its parts at quick: 20 classifiers, 10 draws in two language models",
+        "quick": "about 3 CPU-minutes: 10 classifiers of 13,195 weights, 5 draws of requests in two language models",
+        "desk": "about 14 CPU-minutes: 20 classifiers, 10 draws in two language models",
         "paper": "hours; the published models (Llama 3, RWKV) need --set model=hf:... and a GPU",
     },
     rows=(*DIGITS_ROWS, *LANGUAGE_ROWS),
