@@ -163,6 +163,8 @@ def test_the_encoder_has_plateaus(minilm, monkeypatch):
         item = items[f"{name.replace(' ', '-')}-1"]
         conditions = (plateaus.REAL_BASE, plateaus.RANDOM_BASE)
         measured[name] = plateau_curves.measured_part(item, config, conditions)
+        assert measured[name].flags
+        assert all(flag.startswith(f"{name} 1: ") for flag in measured[name].flags)
     later = measured[ENCODER].compare(plateaus.REAL_BASE, plateaus.RANDOM_BASE, "half response, L2").difference
     less = measured[ENCODER].compare(plateaus.REAL_BASE, plateaus.RANDOM_BASE, "share at a ninth, L2").difference
     null = measured[ENCODER_UNTRAINED]

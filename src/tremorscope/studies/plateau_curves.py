@@ -174,14 +174,14 @@ def measured_part(
         mode="straight" if straight else "sphere",
         readouts=("kl", "l2") if has_logits(network) else ("l2",),
         seed=seed,
-        flags=flags,
+        flags=[f"{str(item['key']).partition('|')[0]}: {flag}" for flag in flags],
     )
 
 
 def prepared(
     network: Network, item: Mapping[str, Any], config: ActivationConfig, *, num_bases: int, seed: int
 ) -> tuple[SweepResponder, Population, list[str]]:
-    """A sweep at the site on the first prompts of a draw, and the population of the others."""
+    """A sweep at the site on the first prompts of a draw, the population of the others, and the sweep's warnings."""
     count = num_bases + config.num_samples
     prompts = natural_prompts(network, prose_texts(), length=item["length"], count=count, seed=derive(seed, "prompts"))
     site = f"acts:resid_pre.{item['layer']}"
@@ -195,7 +195,7 @@ def prepared(
         readouts=("kl", "l2") if has_logits(network) else ("l2",),
         readout_position=prompts.position,
     )
-    return SweepResponder(sweep), population, [f"{network.name}: {flag}" for flag in sweep.flags]
+    return SweepResponder(sweep), population, list(sweep.flags)
 
 
 @cache

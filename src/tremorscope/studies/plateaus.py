@@ -110,7 +110,7 @@ def run(config: PlateausConfig, seed: int, run: Run) -> Result:
         claims=claims,
         tables=tables,
         figures=[*figures, found["plane"]],
-        flags=[*flags, *(flag for one in measured.values() for flag in one.flags)],
+        flags=[*flags, *dict.fromkeys(flag for one in measured.values() for flag in one.flags)],
     )
 
 

@@ -117,7 +117,7 @@ def run(config: SensitiveDirectionsConfig, seed: int, run: Run) -> Result:
         claims=[*_claims(config, measured, preset), *planted.claims(preset)],
         tables=[*tables, optima_table(optima), search_table(optima), planted.table()],
         figures=[*figures, *(figure for one in optima.values() for figure in one["figures"])],
-        flags=[*missing_flags(config), *(flag for one in measured.values() for flag in one.flags)],
+        flags=[*missing_flags(config), *dict.fromkeys(flag for one in measured.values() for flag in one.flags)],
     )
 
 
