@@ -59,6 +59,17 @@ def test_the_future_changes_nothing_before_it():
     assert [tuple(states.shape) for states in one.hidden_states] == [(2, 5, 6), *[(2, 5, 8)] * 3]
 
 
+@pytest.mark.parametrize("cut", [1, 4])
+def test_what_is_remembered_of_a_text_stands_for_it(cut):
+    network = model()
+    whole, first = network(TOKENS), network(TOKENS[:, :cut])
+    rest = network(TOKENS[:, cut:], cache_params=first.cache_params)
+    torch.testing.assert_close(torch.cat([first.logits, rest.logits], 1), whole.logits, rtol=1e-5, atol=1e-6)
+    for mine, all_at_once in zip(rest.cache_params, whole.cache_params, strict=True):
+        torch.testing.assert_close(mine, all_at_once, rtol=1e-5, atol=1e-6)
+        assert mine.shape == (2, SIZES.hidden_size)
+
+
 def test_weights_that_are_passed_in_are_used():
     network, other = model(0), model(1)
     output = functional_call(network, dict(other.named_parameters()), (TOKENS,))

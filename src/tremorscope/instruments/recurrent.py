@@ -32,10 +32,14 @@ class RecurrentConfig:
 @final
 @dataclass(frozen=True)
 class RecurrentOutput:
-    """Logits of the next token, and the states: the embeddings, then those of each layer."""
+    """Logits of the next token, and the states: the embeddings, then those of each layer.
+
+    `cache_params` holds each layer's own state after the last token: all that it remembers of the text.
+    """
 
     logits: Float[Tensor, "texts length vocabulary"]
     hidden_states: tuple[Float[Tensor, "texts length _"], ...]
+    cache_params: tuple[Float[Tensor, "texts _"], ...]
 
 
 @final
@@ -70,18 +74,26 @@ class RecurrentLanguageModel(nn.Module):
         input_ids: Int[Tensor, "texts length"],
         attention_mask: Int[Tensor, "texts length"] | None = None,
         output_hidden_states: bool = True,
+        cache_params: tuple[Float[Tensor, "texts _"], ...] | None = None,
     ) -> RecurrentOutput:
-        """Logits after every token. The mask is taken for the sake of others' calls, and does nothing."""
-        states = [self.embedding(input_ids)]
-        for layer in self.layers:
-            states.append(layer(states[-1]))
+        """Logits after every token. The mask is taken for the sake of others' calls, and does nothing.
+
+        Args:
+            input_ids: Tokens.
+            attention_mask: Ignored.
+            output_hidden_states: Ignored: they are always there.
+            cache_params: What an output remembers of the texts before these tokens.
+        """
+        states, last = [self.embedding(input_ids)], list[Tensor]()
+        for place, layer in enumerate(self.layers):
+            states.append(layer(states[-1], None if cache_params is None else cache_params[place], last))
         logits = nn.functional.linear(self.readout(self.norm(states[-1])), self.embedding.weight)
-        return RecurrentOutput(logits, tuple(states))
+        return RecurrentOutput(logits, tuple(states), tuple(last))
 
 
 @final
 class GatedLayer(nn.Module):
-    """One layer of gated recurrent units from a zero state, with its weights where `functional_call` finds them.
+    """One layer of gated recurrent units, from a zero state if none is given, with its weights where `functional_call` finds them.
 
     `nn.GRU` keeps a list of its weights beside its parameters, which a functional call does not replace.
     """
@@ -102,9 +114,20 @@ class GatedLayer(nn.Module):
         for bias in (self.input_bias, self.hidden_bias):
             nn.init.zeros_(bias)
 
-    def forward(self, inputs: Float[Tensor, "texts length inputs"]) -> Float[Tensor, "texts length hidden"]:
-        """The state after each token."""
-        start = inputs.new_zeros(1, len(inputs), self.hidden_weight.shape[1])
+    def forward(
+        self,
+        inputs: Float[Tensor, "texts length inputs"],
+        start: Float[Tensor, "texts hidden"] | None = None,
+        last: list[Tensor] | None = None,
+    ) -> Float[Tensor, "texts length hidden"]:
+        """The state after each token, from `start` on.
+
+        The last one is put into the list `last` as well: what is returned may be edited on its way to the next layer,
+        what the layer itself remembers is not.
+        """
+        before = inputs.new_zeros(len(inputs), self.hidden_weight.shape[1]) if start is None else start
         weights: list[Tensor] = [self.input_weight, self.hidden_weight, self.input_bias, self.hidden_bias]
-        states: Tensor = torch.gru(inputs, start, weights, True, 1, 0.0, False, False, True)[0]
+        states, end = torch.gru(inputs, before[None], weights, True, 1, 0.0, False, False, True)
+        if last is not None:
+            last.append(end[0])
         return states

@@ -46,7 +46,8 @@ def recomputed(network, edit, site, prompt, position, count):
 
 
 FEW = [("gpt2", "generated"), ("gpt2", "3"), ("llama", "4:"), ("mamba", "generated"), ("mamba", ":4"), ("rwkv", "last")]
-REST = [(name, at) for name in ("gpt2", "llama", "mamba", "rwkv") for at in MEANT if (name, at) not in FEW]
+FEW += [("gru", "generated"), ("gru", "-2")]
+REST = [(name, at) for name in ("gpt2", "llama", "mamba", "rwkv", "gru") for at in MEANT if (name, at) not in FEW]
 
 
 @pytest.mark.parametrize(("name", "position"), [*FEW, *(pytest.param(*pair, marks=pytest.mark.slow) for pair in REST)])

@@ -47,7 +47,7 @@ def test_a_text_does_not_depend_on_the_others(name, temperature):
     assert backwards[::-1] == together
 
 
-@pytest.mark.parametrize("name", ["gpt2", "mamba"])
+@pytest.mark.parametrize("name", ["gpt2", "mamba", "gru"])
 def test_a_token_is_read_once_by_a_model_that_remembers(name, monkeypatch):
     network, read = tiny(name), []
     output = network.output

@@ -16,6 +16,7 @@ from tremorscope.instruments.language.scoring import (
     continuation_log_probs,
     hidden_states,
     next_token_logits,
+    pooled_hidden_states,
     row_losses,
     says,
     score_options,
@@ -186,7 +187,7 @@ def test_bad_input_is_told_in_a_sentence():
     with pytest.raises(BadInput, match="got 5; wanted 0 to 2"):
         hidden_states(network, ["one"], 5)
     with pytest.raises(BadInput, match="pooling: got middle; wanted mean or last"):
-        unchecked(all_hidden_states)(network, ["one"], pooling="middle")
+        unchecked(pooled_hidden_states)(network, ["one"], ["middle"])
     with pytest.raises(BadInput, match="hidden states of 'Bigrams'"):
         all_hidden_states(Network(Bigrams(), tokenizer=tiny_tokenizer()), ["one"])
     with pytest.raises(BadInput, match="at least one row of at least 2 tokens"):

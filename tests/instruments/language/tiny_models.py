@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from tremorscope.instruments.network import Network
+from tremorscope.instruments.recurrent import RecurrentConfig, RecurrentLanguageModel
 
 WORDS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 SPECIAL = ("<end>", "<pad>", "<unknown>")
@@ -103,6 +104,18 @@ def classifier() -> nn.Module:
     return _made(BertForSequenceClassification, _bert_config(BertConfig, num_labels=3))
 
 
+def gru() -> nn.Module:
+    """Our own recurrent model; not one of `MODELS`, which transformers knows."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        module = RecurrentLanguageModel(
+            RecurrentConfig(vocab_size=VOCABULARY, width=16, hidden_size=16, num_layers=2)
+        ).eval()
+        for parameter in module.parameters():
+            parameter.data += 0.3 * torch.randn_like(parameter)
+    return module
+
+
 MODELS: dict[str, Callable[[], nn.Module]] = {
     "gpt2": gpt2,
     "llama": llama,
@@ -111,7 +124,7 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "bert": bert,
     "classifier": classifier,
 }
-WRITERS = ("gpt2", "llama", "mamba", "rwkv")
+WRITERS = ("gpt2", "llama", "mamba", "rwkv", "gru")
 
 
 class Bigrams(nn.Module):
@@ -135,7 +148,7 @@ def bigrams(after: dict[int, int]) -> Network:
 
 
 def tiny(name: str, **options: Any) -> Network:
-    return Network(MODELS[name](), tokenizer=tiny_tokenizer(**options), name=name)
+    return Network((MODELS | {"gru": gru})[name](), tokenizer=tiny_tokenizer(**options), name=name)
 
 
 def _bert_config(kind: Any, **more: Any) -> Any:
