@@ -29,6 +29,7 @@ NULLS = {
     INIT: "the same architecture with the weights it started from",
     SHUFFLED: "the same model trained on the same text with the tokens of each sequence in random order",
 }
+NULL_SHARE = 3  # nulls lie far from what is claimed: a third of the examples tells as much of them
 SOURCE = "house: the microworld's own aims, set before the model was trained"
 
 
@@ -43,9 +44,9 @@ class MicroworldConfig(Config):
     )
     num_seeds: int = Field(3, ge=1, description="Members: independent draws of the examples, pooled in the end.")
     count: int = Field(
-        150, ge=1, description="Examples of each row that a member draws, of nulls half as many; a prompt counts once."
+        150, ge=1, description="Examples of each row that a member draws, of nulls a third; a prompt counts once."
     )
-    num_prose_rows: int = Field(200, ge=2, description="Rows of 128 tokens of held-out prose, all members together.")
+    num_prose_rows: int = Field(120, ge=2, description="Rows of 128 tokens of held-out prose, all members together.")
     prose_length: int = Field(128, ge=4, description="Tokens of a row of prose.")
     num_fitted: int = Field(200, ge=4, description="Biographies that a member's probe for two professions learns from.")
     num_probed: int = Field(150, ge=2, description="Biographies it is tested on; half as many choose its layer.")
@@ -275,11 +276,11 @@ def _pooled(config: MicroworldConfig, seed: int, run: Run) -> _Measured:
     for member in range(config.num_seeds):
         for place, (name, _) in enumerate(_networks(config)):
             items[f"abilities-{member}-{place}"] = {**shared, "part": "abilities", "member": member, "network": name}
-        for kind in ("pair", "last-token", *(("all",) if config.all_professions else ())):
+        for kind in ("pair", *(("all",) if config.all_professions else ())):
             items[f"{kind}-{member}"] = {**shared, "part": kind, "member": member}
     abilities: list[AbilitiesMeasurement] = []
     prose: dict[str, ProseLosses] = {}
-    probes: dict[str, list[ProfessionProbes]] = {"pair": [], "last-token": [], "all": []}
+    probes: dict[tuple[str, str], list[ProfessionProbes]] = {}
     jobs = int(run.request.get("jobs") or 1)
     for key, plain in map_items(_part, items, run=run, jobs=jobs, progress="draws of examples"):
         part = str(items[key]["part"])
@@ -288,10 +289,16 @@ def _pooled(config: MicroworldConfig, seed: int, run: Run) -> _Measured:
         elif part == "abilities":
             abilities.append(AbilitiesMeasurement.of(plain))
         else:
-            probes[part].append(ProfessionProbes.of(plain))
+            for pooling, told in plain.items():
+                probes.setdefault((part, pooling), []).append(ProfessionProbes.of(told))
     judged = abilities[0].joined([*abilities[1:], AbilitiesMeasurement(judgements={}, prose=prose)])
-    joined = {part: some[0].joined(some[1:]) for part, some in probes.items() if some}
-    return _Measured(abilities=judged, pair=joined["pair"], last_token=joined["last-token"], everyone=joined.get("all"))
+    joined = {kind: some[0].joined(some[1:]) for kind, some in probes.items()}
+    return _Measured(
+        abilities=judged,
+        pair=joined["pair", "mean"],
+        last_token=joined["pair", "last"],
+        everyone=joined.get(("all", "mean")),
+    )
 
 
 def _part(item: Mapping[str, Any], run: Run | None) -> Any:
@@ -311,19 +318,20 @@ def _part(item: Mapping[str, Any], run: Run | None) -> Any:
         return {name: told.to_plain() for name, told in losses.items()}
     seed = derive(item["seed"], "member", item["member"])
     if item["part"] == "abilities":
-        count = max(1, config.count // 2) if item["network"] in NULLS else config.count
+        count = max(1, config.count // NULL_SHARE) if item["network"] in NULLS else config.count
         return measure_abilities(networks, split=config.split, seed=seed, count=count).to_plain()
     everyone = item["part"] == "all"
-    return measure_profession_probes(
+    probes = measure_profession_probes(
         networks,
-        pooling="last" if item["part"] == "last-token" else "mean",
+        poolings=("mean",) if everyone else ("mean", "last"),
         professions=[profession.name for profession in PROFESSIONS] if everyone else PUBLISHED_PAIR,
         num_train=config.num_fitted * (2 if everyone else 1),
         num_validation=max(2, config.num_probed // 2),
         num_test=config.num_probed,
         split=config.split,
         seed=derive(seed, "probes"),
-    ).to_plain()
+    )
+    return {pooling: told.to_plain() for pooling, told in probes.items()}
 
 
 def _claims(measured: _Measured, networks: list[str], scope: str, preset: str) -> Iterator[Claim]:

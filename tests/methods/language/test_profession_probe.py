@@ -13,7 +13,7 @@ from tremorscope.instruments.microworld.professions import PROFESSIONS
 from tremorscope.instruments.network import Network
 from tremorscope.methods.language.profession_probe import WORDS, ProfessionProbes, measure_profession_probes
 
-SIZES = {"num_train": 40, "num_validation": 20, "num_test": 30, "split": "validation", "pooling": "last"}
+SIZES = {"num_train": 40, "num_validation": 20, "num_test": 30, "split": "validation"}
 
 
 class Telling(nn.Module):
@@ -36,7 +36,7 @@ class Telling(nn.Module):
 def probes() -> ProfessionProbes:
     tokens = tokenizer()
     networks = {"telling": Network(Telling(tokens), tokenizer=tokens), "random": random_gpt2(tokens)}
-    return measure_profession_probes(networks, **SIZES)
+    return measure_profession_probes(networks, poolings=("last",), **SIZES)["last"]
 
 
 def test_what_a_layer_tells_is_found_there(probes):
@@ -51,6 +51,16 @@ def test_shuffled_labels_tell_nothing_and_words_tell_all(probes):
     assert probes.accuracy("telling", shuffled=True).value < 1.0
     assert probes.accuracy(WORDS).value > 0.9
     assert len(probes.probes[WORDS][0].test) == 1
+
+
+def test_several_poolings_at_once_are_each_alone(probes):
+    tokens = tokenizer()
+    networks = {"telling": Network(Telling(tokens), tokenizer=tokens), "random": random_gpt2(tokens)}
+    both = measure_profession_probes(networks, poolings=("mean", "last"), **SIZES)
+    assert list(both) == ["mean", "last"]
+    assert both["last"] == probes
+    assert both["mean"] == measure_profession_probes(networks, **SIZES)["mean"]
+    assert both["mean"].pooling == "mean"
 
 
 def test_margins_are_paired(probes):

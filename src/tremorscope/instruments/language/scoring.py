@@ -204,13 +204,27 @@ def all_hidden_states(
         BadInput: If the module gives no hidden states, there is no such pooling, or the view has an edit for the rows
             of one batch.
     """
+    return pooled_hidden_states(network, prompts, (pooling,), batch_size=batch_size)[pooling]
+
+
+def pooled_hidden_states(
+    network: Network, prompts: Sequence[str], poolings: Sequence[Pooling], *, batch_size: int = BATCH_SIZE
+) -> dict[Pooling, tuple[Float[Tensor, "prompts _"], ...]]:
+    """`all_hidden_states` for several poolings at the cost of one.
+
+    Raises:
+        BadInput: As `all_hidden_states`.
+    """
     refuse_edits_of_rows(network, "hidden states")
-    if pooling not in get_args(Pooling):
-        raise BadInput("pooling", got=pooling, wanted=" or ".join(get_args(Pooling)))
-    found: list[Tensor] = []
+    for pooling in poolings:
+        if pooling not in get_args(Pooling):
+            raise BadInput("pooling", got=pooling, wanted=" or ".join(get_args(Pooling)))
+    found: dict[Pooling, list[Tensor]] = {}
+    # The head is not asked for; where it has to be computed, then at one position.
+    fewest = {"logits_to_keep": 1} if takes(network, "logits_to_keep") else {}
     for chosen in _batches(list(map(len, token_rows(network, prompts))), batch_size, 1, network):
         batch = _read(network, [prompts[index] for index in chosen])
-        kwargs = {**batch.kwargs, "output_hidden_states": True}
+        kwargs = {**batch.kwargs, **fewest, "output_hidden_states": True}
         try:
             with torch.no_grad():
                 output = network.output(network.params, Batch(batch.args, kwargs, None))
@@ -219,11 +233,13 @@ def all_hidden_states(
         states = getattr(output, "hidden_states", None)
         if not states:
             raise _no_hidden_states(network, f"{type(output).__name__} without them")
-        if not found:
-            found = [state.new_empty(len(prompts), state.shape[-1], dtype=torch.float32) for state in states]
-        for whole, state in zip(found, states, strict=True):
-            whole[chosen] = _pooled(state, batch, pooling)
-    return tuple(found)
+        for pooling in poolings:
+            wholes = found.setdefault(
+                pooling, [state.new_empty(len(prompts), state.shape[-1], dtype=torch.float32) for state in states]
+            )
+            for whole, state in zip(wholes, states, strict=True):
+                whole[chosen] = _pooled(state, batch, pooling)
+    return {pooling: tuple(found[pooling]) for pooling in poolings}
 
 
 def _pooled(state: Float[Tensor, "texts length d"], batch: Batch, pooling: Pooling) -> Float[Tensor, "texts d"]:

@@ -16,7 +16,7 @@ from tremorscope.foundations.estimate import Estimate
 from tremorscope.foundations.figures import NULL_COLOUR, PALETTE, Axis, Figure, line
 from tremorscope.foundations.results import Table
 from tremorscope.foundations.seeds import derive, numpy_generator
-from tremorscope.instruments.language.scoring import Pooling, all_hidden_states
+from tremorscope.instruments.language.scoring import Pooling, pooled_hidden_states
 from tremorscope.instruments.microworld import biographies
 from tremorscope.instruments.microworld.splits import Split
 from tremorscope.instruments.network import Network
@@ -202,13 +202,13 @@ def measure_profession_probes(
     networks: Mapping[str, Network],
     *,
     professions: Sequence[str] = biographies.PUBLISHED_PAIR,
-    pooling: Pooling = "mean",
+    poolings: Sequence[Pooling] = ("mean",),
     num_train: int = 300,
     num_validation: int = 150,
     num_test: int = 200,
     split: Split = "test",
     seed: int = 0,
-) -> ProfessionProbes:
+) -> dict[Pooling, ProfessionProbes]:
     """Can the profession be read from the hidden states of a text that never names it?
 
     Texts are biographies without gendered words, of training wordings and people (to fit), validation ones (to choose
@@ -219,8 +219,8 @@ def measure_profession_probes(
     Args:
         networks: By name; the one in question first.
         professions: At least two; `PUBLISHED_PAIR`, or all names of `PROFESSIONS`.
-        pooling: What a probe reads: the mean of the hidden states over all tokens (as in arXiv:2403.19647, section 4),
-            or the state at the last token, which holds only what the network brought there.
+        poolings: What probes read, for each a result: the "mean" of the hidden states over all tokens (as in
+            arXiv:2403.19647, section 4), or the "last" token's, which holds only what the network brought there.
         num_train: Biographies to fit on.
         num_validation: To choose on.
         num_test: To report.
@@ -228,7 +228,7 @@ def measure_profession_probes(
         seed: Names the draws.
 
     Cost: a forward pass over all texts (some 60 tokens each), and `2 * 4 * layers` logistic regressions for each
-    network.
+    pooling and network.
 
     Raises:
         BadInput: If there are fewer than two professions or a profession has no training example, or a network gives no
@@ -255,28 +255,38 @@ def measure_profession_probes(
             remedy="Use more.",
         )
     texts = [[one.prompt for one in part] for part in parts]
-    features = {name: _layers(network, texts, pooling) for name, network in networks.items()}
-    features[WORDS] = [_word_counts(texts)]
+    features = {name: _layers(network, texts, poolings) for name, network in networks.items()}
+    words = _probe([_word_counts(texts)], labels, seed)
     closings = [template.text for template in biographies.CLOSINGS[split]]
-    return ProfessionProbes(
-        professions=tuple(places),
-        pooling=pooling,
-        probes={name: (_probe(layers, labels, seed),) for name, layers in features.items()},
-        templates=tuple(_without_closing(one.template, closings) for one in parts[2]),
-        names=tuple(one.name for one in parts[2]),
-    )
+    return {
+        pooling: ProfessionProbes(
+            professions=tuple(places),
+            pooling=pooling,
+            probes={
+                **{name: (_probe(layers[pooling], labels, seed),) for name, layers in features.items()},
+                WORDS: (words,),
+            },
+            templates=tuple(_without_closing(one.template, closings) for one in parts[2]),
+            names=tuple(one.name for one in parts[2]),
+        )
+        for pooling in poolings
+    }
 
 
 Features = tuple[Float[numpy.ndarray, "_ _"], ...]
 Labels = Sequence[Int[numpy.ndarray, " _"]]
 
 
-def _layers(network: Network, texts: Sequence[Sequence[str]], pooling: Pooling) -> list[Features]:
-    """For each layer the states of the texts to fit, to choose and to report on."""
+def _layers(
+    network: Network, texts: Sequence[Sequence[str]], poolings: Sequence[Pooling]
+) -> dict[Pooling, list[Features]]:
+    """For each pooling and layer the states of the texts to fit, to choose and to report on."""
     flat = [text for part in texts for text in part]
     ends = numpy.cumsum([len(part) for part in texts])[:-1]
-    states = all_hidden_states(network, flat, pooling=pooling)
-    return [tuple(numpy.split(state.cpu().numpy().astype(numpy.float64), ends)) for state in states]
+    return {
+        pooling: [tuple(numpy.split(state.cpu().numpy().astype(numpy.float64), ends)) for state in states]
+        for pooling, states in pooled_hidden_states(network, flat, poolings).items()
+    }
 
 
 def _word_counts(texts: Sequence[Sequence[str]]) -> Features:
