@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import signal
 import subprocess
 import sys
@@ -33,6 +34,9 @@ TINY = [
         "later.balanced.training.save_every=5", "later.balanced.training.precision=float32",
         "later.strewn.corpus.characters=9000", "later.strewn.corpus.weights.prose=0",
         "later.strewn.training.save_every=5", "later.strewn.training.precision=float32",
+        "later.scattered.corpus.characters=9000", "later.scattered.corpus.weights.prose=0",
+        "later.scattered.training.save_every=5", "later.scattered.training.precision=float32",
+        "later.scattered.texts=2",
     )
 ]  # fmt: skip
 
@@ -51,45 +55,49 @@ def test_a_model_is_trained_and_loads_by_its_folder(folder, call):
 
 
 def test_a_stage_begins_with_what_the_one_before_would_have_written(folder, call):
-    single = [setting for setting in TINY if not setting.startswith("--set=later.")]
-    double = [setting for setting in TINY if "balanced" not in setting and "strewn" not in setting]
-    triple = [setting for setting in TINY if "strewn" not in setting]
-    assert call("train", "microworld", *single, "--set=later=none", "--out", "one").code == 0
-    assert (
-        call(
-            "train", "microworld", *double, "--set=later.balanced=none", "--set=later.strewn=none", "--out", "two"
-        ).code
-        == 0
-    )
-    assert call("train", "microworld", *triple, "--set=later.strewn=none", "--out", "three").code == 0
-    assert call("train", "microworld", *TINY, "--out", "four").code == 0
-    models = [next(Path(name).glob("*/model")) for name in ("one", "two", "three", "four")]
-    recipe = MicroworldRecipe.model_validate(read_json(models[3] / "recipe.json"))
-    assert list(recipe.stages()) == ["", "hard", "balanced", "strewn"]
-    assert recipe.later["strewn"].training.answer_weight > 0
-    assert [stage.share for stage in recipe.stages().values()] == [1, 1, 1, 0.6]
+    names = ["hard", "balanced", "strewn", "scattered"]
+    for count in range(len(names) + 1):
+        kept = [setting for setting in TINY if not any(f"later.{name}." in setting for name in names[count:])]
+        left_out = [f"--set=later.{name}=none" for name in names[count:]] if count else ["--set=later=none"]
+        assert call("train", "microworld", *kept, *left_out, "--out", str(count)).code == 0
+    models = [next(Path(str(count)).glob("*/model")) for count in range(len(names) + 1)]
+    recipe = MicroworldRecipe.model_validate(read_json(models[-1] / "recipe.json"))
+    assert list(recipe.stages()) == ["", *names]
+    assert [stage.training.answer_weight > 0 for stage in recipe.stages().values()] == [False, False, False, True, True]
+    assert [stage.share < 1 for stage in recipe.stages().values()] == [False, False, False, True, True]
     for before, after, name in zip(models, models[1:], recipe.later, strict=False):
         stage = recipe.later[name]
-        module = read_model(before, "before").module
+        start = {key: value.detach() for key, value in read_model(before, "before").module.named_parameters()}
         tokenizer = Tokenizer.from_file(str(before / "tokenizer.json"))
-        rows, answers = training_text(recipe, tokenizer, stage)
-        start = {key: value.detach().clone() for key, value in module.named_parameters()}
-        train_language_model(module, rows, stage.training, answers=answers)
-        with torch.no_grad():
-            for key, value in module.named_parameters():
-                value.copy_(stage.share * value + (1 - stage.share) * start[key])
+        total = {key: torch.zeros_like(value) for key, value in start.items()}
+        for place in range(stage.texts):
+            module = read_model(before, "before").module
+            corpus = dataclasses.replace(stage.corpus, seed=stage.corpus.seed + place)
+            training = dataclasses.replace(stage.training, seed=stage.training.seed + place)
+            part = stage.model_copy(update={"corpus": corpus, "training": training})
+            rows, answers = training_text(recipe, tokenizer, part)
+            train_language_model(module, rows, training, answers=answers)
+            total = {key: total[key] + value.detach() for key, value in module.named_parameters()}
         written = read_arrays(after / "model.safetensors")
-        assert all(torch.equal(value.to(torch.bfloat16), written[key]) for key, value in module.named_parameters())
-    card = (models[3] / "README.md").read_text()
+        for key, value in total.items():
+            mean = stage.share / stage.texts * value + (1 - stage.share) * start[key]
+            assert torch.equal(mean.to(torch.bfloat16), written[key])
+    card = (models[-1] / "README.md").read_text()
     assert "stage hard, steps" in card
     assert "stage balanced, sha256 of the training text" in card
     assert "answers asked for" in card
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("state", ["training.safetensors", "training_hard.safetensors"])
+@pytest.mark.parametrize(
+    "state", ["training.safetensors", "training_hard.safetensors", "training_scattered_2.safetensors"]
+)
 def test_a_killed_training_goes_on_and_ends_with_the_same_weights(folder, call, state):
-    longer = ["--set=training.epochs=6", "--set=later.hard.training.epochs=6"]
+    longer = [
+        "--set=training.epochs=6",
+        "--set=later.hard.training.epochs=6",
+        "--set=later.scattered.training.epochs=6",
+    ]
     command = [sys.executable, "-m", "tremorscope", "train", "microworld", *TINY, *longer]
     process = subprocess.Popen([*command, "--out", "killed"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 120

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy
 import torch
@@ -38,6 +38,9 @@ from tremorscope.instruments.microworld.recipes import (
     twin_of,
 )
 from tremorscope.instruments.recording import recorded
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 MODEL_FOLDER = "model"
 WINDOW = 100  # steps of which the curve shows the mean
@@ -101,28 +104,14 @@ def resumed_training(request: Mapping[str, Any], path: Path) -> tuple[Result, Pa
 
 
 def _train(run: Run, twin: str, recipe: MicroworldRecipe, device: torch.device, install: bool) -> Result:
-    run.say("Writing the text and learning its tokenizer")
+    run.say("Learning the tokenizer of the text")
     tokenizer = fresh_tokenizer(recipe)
     module = initial_module(recipe, tokenizer.get_vocab_size()).to(device)
     facts: dict[str, Any] = {"device": str(device), "torch": torch.__version__}
     losses = torch.zeros(0)
     for name, stage in recipe.stages().items():
-        if name:
-            run.say(f"Writing the text of stage {name}")
-        rows, answers = training_text(recipe, tokenizer, stage)
-        steps = stage.training.num_steps(len(rows))
-        steps = recipe.stop_at(steps) if steps and not name else steps
-        facts |= _facts(name, stage, rows, steps)
-        ending = f"_{name}" if name else ""
-        finished = run.path / f"finished{ending}.safetensors"
-        if not finished.exists():
-            label = f"Steps of stage {name}" if name else "Steps"
-            before = [parameter.detach().clone() for parameter in module.parameters()]
-            curve = _trained(run, module, rows, answers, stage.training, steps, f"training{ending}.safetensors", label)
-            _average(module, before, stage.share)
-            _hand_over(finished, module, torch.cat([losses, curve.losses]))
-        # Rounded as a model on disk is, whether or not the training was interrupted here.
-        losses = _taken_over(finished, module)
+        losses, found = _train_stage(run, module, tokenizer, recipe, name, stage, losses)
+        facts |= found
     run.say("Writing the model")
     curve = TrainingCurve(losses=losses)
     card = model_card(twin, recipe, facts, curve)
@@ -131,6 +120,43 @@ def _train(run: Run, twin: str, recipe: MicroworldRecipe, device: torch.device, 
     for file in run.path.glob("*.safetensors"):
         file.unlink()
     return _result(run, twin, recipe, facts, curve, install)
+
+
+def _train_stage(
+    run: Run,
+    module: nn.Module,
+    tokenizer: Tokenizer,
+    recipe: MicroworldRecipe,
+    name: str,
+    stage: Stage,
+    losses: Float[Tensor, " steps"],
+) -> tuple[Float[Tensor, " more"], dict[str, Any]]:
+    """A stage, from where it was interrupted if it was: `losses` with its own behind them, and what it depends on."""
+    finished = run.path / f"finished{f'_{name}' if name else ''}.safetensors"
+    before = [parameter.detach().clone() for parameter in module.parameters()]
+    total = [torch.zeros_like(parameter) for parameter in before]
+    facts: dict[str, Any] = {}
+    for place, part in enumerate(stage.trainings()):
+        title = f"{name}, text {place + 1}" if place else name
+        run.say(f"Writing the text of stage {title}" if title else "Writing the text")
+        rows, answers = training_text(recipe, tokenizer, part)
+        steps = part.training.num_steps(len(rows))
+        steps = recipe.stop_at(steps) if steps and not name else steps
+        facts |= _facts(title, part, rows, steps)
+        if finished.exists():
+            continue
+        _set(module, before)
+        state = "_".join(["training", *([name] if name else []), *([str(place + 1)] if place else [])])
+        label = f"Steps of stage {title}" if title else "Steps"
+        curve = _trained(run, module, rows, answers, part.training, steps, f"{state}.safetensors", label)
+        losses = torch.cat([losses, curve.losses])
+        total = [one + parameter.detach() for one, parameter in zip(total, module.parameters(), strict=True)]
+    if not finished.exists():
+        share = stage.share / stage.texts
+        _set(module, [share * one + (1 - stage.share) * old for one, old in zip(total, before, strict=True)])
+        _hand_over(finished, module, losses)
+    # Rounded as a model on disk is, whether or not the training was interrupted here.
+    return _taken_over(finished, module), facts
 
 
 def _trained(
@@ -158,11 +184,10 @@ def _trained(
     return curve
 
 
-def _average(module: nn.Module, before: Sequence[Tensor], share: float) -> None:
-    """The mean of the weights and those before, in place."""
+def _set(module: nn.Module, weights: Sequence[Tensor]) -> None:
     with torch.no_grad():
-        for parameter, old in zip(module.parameters(), before, strict=True):
-            parameter.copy_(share * parameter + (1 - share) * old)
+        for parameter, value in zip(module.parameters(), weights, strict=True):
+            parameter.copy_(value)
 
 
 def _hand_over(path: Path, module: nn.Module, losses: Float[Tensor, " steps"]) -> None:
@@ -232,6 +257,7 @@ def model_card(twin: str, recipe: MicroworldRecipe, facts: Mapping[str, Any], cu
         + _shares(recipe.corpus)
         + "".join(
             f"; stage {name}: {_shares(stage.corpus)}{', answers asked for' if stage.training.answer_weight else ''}"
+            + (f", the mean of {stage.texts} trainings" if stage.texts > 1 else "")
             + (f", {stage.share:.0%} of its weights and the rest of those before it" if stage.share < 1 else "")
             for name, stage in recipe.later.items()
         ),

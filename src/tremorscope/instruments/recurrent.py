@@ -93,7 +93,7 @@ class RecurrentLanguageModel(nn.Module):
 
 @final
 class GatedLayer(nn.Module):
-    """One layer of gated recurrent units, from a zero state if none is given, with its weights where `functional_call` finds them.
+    """One layer of gated recurrent units, with its weights where `functional_call` finds them.
 
     `nn.GRU` keeps a list of its weights beside its parameters, which a functional call does not replace.
     """

@@ -23,7 +23,7 @@ eighteen nineteen twenty twenty-one twenty-two twenty-three twenty-four"""
 COUNT = {word: place for place, word in enumerate(str.split(COUNTED), start=1)}
 BACKWARDS = re.compile(
     r"before|ago|back|earlier|Minus|away from|so it was sent|had closed|went by|ends (?:on|in) |"
-    r"takes off|had come|left until",
+    r"takes off|had come|left until|sooner|previously|take from|had bought|so it broke",
     re.IGNORECASE,
 )
 

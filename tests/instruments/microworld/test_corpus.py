@@ -15,7 +15,7 @@ GENERATED = {strand: 1.0 for strand in STRANDS if strand != "prose"}
 SMALL = CorpusConfig(characters=24_000, held_out_characters=4_000, weights=GENERATED)
 PINNED = {
     "train": "6f14b3ad2ad5ce68ec8b6b7a9d93e4aa557d8795c770032eae57a02356841572",
-    "validation": "dd86b88c89a32531c979c4e784ee250c7bd04a02b672b8141baadff748e58f8a",
+    "validation": "1004d7918dfe6ac7f0854a895abf3360b85d28c2c98b3c04727b66784d3fff2e",
     "test": "5008667c76c10a5838aba5a63a5c81041c624fa288377654de422c42939016f3",
 }
 
@@ -31,6 +31,10 @@ def test_the_text_is_pinned(split):
         ({}, "60000a9f9faa3515d8e75b04d0211adf43b756da8c12df2c47a378bec4bd0444"),
         ({"wider": True}, "0f0508ea37ddcfb7f140b3efbd0cc00fe8c6cd6fb60d52ea427b1e1f633fa5ad"),
         ({"wider": True, "strewn": 0.5}, "b3bcd71f126ce5e893c684de7e3bb5c341ef00b5ee3fd06abe8ec9516023865e"),
+        (
+            {"wider": True, "strewn": 0.5, "scattered": 0.5, "decoys": 0.4},
+            "22a1708b1bdfdcd30d3cbc0ab13aba425d08b29f4803c30792c85b5236e1e2f7",
+        ),
     ],
 )
 def test_the_text_of_later_stages_is_pinned(change, digest):

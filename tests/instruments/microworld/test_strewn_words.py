@@ -10,8 +10,9 @@ from itertools import islice
 import pytest
 
 from tremorscope.foundations.errors import BadInput
-from tremorscope.instruments.microworld import calendar, requests
+from tremorscope.instruments.microworld import calendar, induction, requests
 from tremorscope.instruments.microworld.composed_statements import Wording, composed_statement
+from tremorscope.instruments.microworld.composed_wordings import composed_mention
 from tremorscope.instruments.microworld.corpus import CorpusConfig, documents
 from tremorscope.instruments.microworld.draw import Draw
 from tremorscope.instruments.microworld.strewn_words import (
@@ -21,6 +22,9 @@ from tremorscope.instruments.microworld.strewn_words import (
     RIMES,
     SMALL,
     any_word,
+    scattered_request,
+    scattered_statement,
+    strewn_form,
     strewn_mention,
     strewn_request,
     strewn_statement,
@@ -139,9 +143,84 @@ def test_a_share_is_a_share():
 
 def test_requests_and_mentions_keep_their_slots():
     draw = Draw(3, "requests")
+    longer = 0
     for _ in range(200):
-        assert strewn_request(draw, Template("What about {item}? Please tell.")).slots == {"item"}
-        assert strewn_mention(draw).slots == {"decoy"}
+        asked = Template("What about {item}? Please tell.")
+        for changed in (strewn_request(draw, asked), scattered_request(draw, asked)):
+            assert changed.slots == {"item"}
+            kept = iter(re.findall(r"[\w{}]+", changed.text))
+            assert all(word in kept for word in ("What", "about", "{item}", "Please", "tell"))
+            longer += len(changed.text) > len(asked.text)
+        for mention in (strewn_mention(draw), composed_mention(draw)):
+            assert mention.slots == {"decoy"}
+            assert mention.text.endswith(" ")
+    assert 200 < longer < 400
+
+
+@pytest.mark.parametrize("relation", calendar.RELATIONS)
+def test_a_scattered_statement_holds_what_tells_the_answer_and_no_word_of_the_other_direction(relation):
+    """Read by eye: each of these words, and none of the other list, is what says which way."""
+    way = {
+        "after": r"later|after|afterwards|thereafter|until|from|past|plus|forward|passed|over|by|more|added|on|since"
+        r"|following",
+        "before": r"earlier|before|beforehand|sooner|previously|prior|minus|less|backward|back|off|ahead|ago|until"
+        r"|began|begun|preceding",
+    }
+    draw = Draw(4, "scattered", relation)
+    for _ in range(1000):
+        body, ending = scattered_statement(draw, relation)
+        words = re.findall(r"[\w{}-]+", body.replace("{Offset}", "{offset}"))
+        assert words.count("{start}") == words.count("{offset}") == words.count("{units}") == 1
+        assert any(re.fullmatch(way[relation], word) for word in words), body
+        told = {word for word in words if DIRECTIONS.fullmatch(word)}
+        other = {"after": {"before", "earlier", "sooner", "ago", "back", "backward", "minus"}}
+        assert not told & other.get(relation, {"later", "forward", "plus", "past", "since"}), body
+        assert Template(ending).slots <= {"on"}
+        assert re.search(r"[a-z]", ending)
+
+
+@pytest.mark.parametrize("kind", induction.KINDS)
+def test_a_strewn_form_ends_a_sequence_only_where_it_is_copied(kind):
+    draw = Draw(5, "forms", kind)
+    form = ("Text: ", " - ", ". Copy:" if kind == "copy" else " - ")
+    some = [strewn_form(draw, form, is_copy=kind == "copy") for _ in range(300)]
+    assert {between for _, between, _ in some} == {" - "}
+    assert 0.5 < sum(opener != form[0] for opener, _, _ in some) / 300 < 0.8
+    assert (
+        0.5 < sum(sign != form[2] for _, _, sign in some) / 300 < 0.8
+        if kind == "copy"
+        else all(sign == form[2] for _, _, sign in some)
+    )
+
+
+def test_copies_ask_for_their_first_word_from_the_first_word_of_their_sign():
+    told = list(islice(induction.stream("train", 3, kind="copy", composed=0.7, wider=True, strewn=0.6), 400))
+    for one in told:
+        sequence, copy = one.spans[len(one.words) - 1].stop, one.spans[len(one.words)].start
+        said = one.text[sequence : one.told]
+        assert sequence < one.told <= copy
+        assert re.search(r"\w", said) or not re.search(r"\w", one.text[sequence:copy])
+        assert len(re.findall(r"\w+", re.sub(r"\band\b", " ", said))) <= 1, said
+    config = CorpusConfig(characters=40_000, weights={"induction": 1}, composed=0.8, strewn=0.6, scattered=0.5)
+    found = list(documents(config, "train"))
+    assert 0.3 < sum(bool(document.due) for document in found) / len(found) < 0.7
+    for document in found:
+        for word, begin, start, stop in document.due:
+            assert document.text[stop:].startswith(word)
+            assert document.text.count(word) + document.text.startswith(word.strip()) == 2
+            assert begin < start <= stop
+    plain = CorpusConfig(characters=40_000, weights={"induction": 1}, composed=0.8, strewn=0.6)
+    assert not any(document.due for document in documents(plain, "train"))
+
+
+def test_scattered_requests_mention_something_else_in_composed_sentences():
+    some = [one.template.split("|")[1] for one in islice(requests.stream("train", 1, decoys=1.0, composed=0.8), 300)]
+    more = [
+        one.template.split("|")[1]
+        for one in islice(requests.stream("train", 1, decoys=1.0, composed=0.8, strewn=0.5, scattered=0.5), 300)
+    ]
+    assert len(set(some)) < 10
+    assert len(set(more)) > 150
 
 
 def test_a_document_says_where_its_answers_are_due():

@@ -11,7 +11,7 @@ from tremorscope.foundations.errors import BadInput, did_you_mean
 from tremorscope.instruments.microworld.composed_statements import composed_statement
 from tremorscope.instruments.microworld.draw import Draw
 from tremorscope.instruments.microworld.splits import HeldOut, Split, divide, sources, take
-from tremorscope.instruments.microworld.strewn_words import strewn_statement
+from tremorscope.instruments.microworld.strewn_words import scattered_statement, strewn_statement
 from tremorscope.instruments.microworld.template import Marked, Span, Template, capitalised, join, templates
 from tremorscope.instruments.microworld.word_list import words
 
@@ -111,6 +111,18 @@ MORE: dict[Relation, dict[Split, tuple[Template, ...]]] = {
             "Monika reads {start} on the wall, adds {offset} {units} and says",
             "Just {offset} {units} past {start} on the calendar stands",
             "The guests came {on} {start} and stayed {offset} {units}, until",
+            "The exam is {on} {start}; the results come {offset} {units} after that, {on}",
+            "My ticket from {start} is good for {offset} {units}, that is until",
+            "Paul turned the page from {start} {offset} {units} onwards and saw",
+            "{Start} was the first; the last came {offset} {units} later and was",
+            "If you plant beans {on} {start}, you eat them after {offset} {units}, {on}",
+            "Given {start}, what do we have when {offset} {units} are over? We have",
+            "The bus broke down {on} {start} and it took {offset} {units} to mend it, so it ran again {on}",
+            "The wedding was planned for {start} but held {offset} {units} later, {on}",
+            "Count from {start}: {offset} {units} further is",
+            "Add to {start} a total of {offset} {units} for",
+            "A baby that slept {on} {start} woke {offset} {units} afterwards, {on}",
+            "Yesterday they said {start}, but it is {offset} {units} later: it is",
         ),
         "test": templates(
             "The milk came {on} {start} and was sour {offset} {units} later, {on}",
@@ -125,6 +137,18 @@ MORE: dict[Relation, dict[Split, tuple[Template, ...]]] = {
             "Monika reads {start} on the wall, takes off {offset} {units} and says",
             "Looking back {offset} {units} from {start} on the calendar, she found",
             "The guests left {on} {start} after a stay of {offset} {units}, so they had come {on}",
+            "The results came {on} {start}; the exam had been {offset} {units} before, {on}",
+            "My ticket ran out {on} {start} after {offset} {units}, so I had bought it {on}",
+            "Paul turned the page from {start} {offset} {units} backwards and saw",
+            "{Start} was the last; the first came {offset} {units} earlier and was",
+            "If you eat beans {on} {start}, you planted them {offset} {units} before, {on}",
+            "Given {start}, what did we have {offset} {units} ago? We had",
+            "The bus ran again {on} {start} once {offset} {units} had gone into mending it, so it broke down {on}",
+            "The wedding was planned for {start} but held {offset} {units} earlier, {on}",
+            "Count from {start}: {offset} {units} back is",
+            "Take from {start} a total of {offset} {units} for",
+            "A baby that woke {on} {start} had fallen asleep {offset} {units} previously, {on}",
+            "They say {start}, but it was {offset} {units} sooner: it was",
         ),
         "test": templates(
             "The milk was sour {on} {start}. It had come {offset} {units} earlier, {on}",
@@ -250,13 +274,15 @@ def stream(
     composed: float = 0.0,
     wider: bool = False,
     strewn: float = 0.0,
+    scattered: float = 0.0,
 ) -> Iterator[CalendarStatement]:
     """Endless statements; arguments as for `examples`.
 
     With `near`, small offsets are drawn more often, as people speak of tomorrow more often than of the day in three
     weeks: without them, no part of a statement tells anything of its answer, and learning takes long to begin.
     `composed` is the share of training statements in one of thousands of composed wordings, with `wider` of more kinds;
-    in the share `strewn` of these, other words may stand anywhere.
+    in the share `strewn` of these, other words may stand anywhere, and in the share `scattered` of those nothing but
+    what tells the answer is left between them.
     """
     _check("unit", unit, UNITS)
     _check("relation", relation, RELATIONS)
@@ -274,7 +300,8 @@ def stream(
         if composed and split == "train" and draw.chance(composed):
             wording = composed_statement(draw, way, wider=wider)
             if strewn and draw.chance(strewn):
-                wording = strewn_statement(draw, wording)
+                is_bare = scattered > 0 and draw.chance(scattered)
+                wording = scattered_statement(draw, way) if is_bare else strewn_statement(draw, wording)
             yield statement(combination, *map(Template, wording))
         else:
             yield statement(combination, draw.one(TEMPLATES[way][template_split]))

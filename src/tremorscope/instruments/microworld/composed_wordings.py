@@ -103,6 +103,17 @@ ASKED = {
     "opinion": phrases("judge {item}; say whether {item} are good; tell me if you like {item}; rate {item}"),
 }
 
+# A thing that is brought up, and not asked about.
+MENTIONS = phrases(
+    "I used to dream of {item}; Do not speak of {item}; No more of {item}; We spoke of {item} before; Last time"
+    " it was {item}; That is all about {item}; Enough said about {item}; Others may like {item}; I am tired of"
+    " {item}; Leave {item} aside; {item} can wait; Once I was mad about {item}; You told me about {item}; Thanks"
+    " for the talk about {item}; My last question was on {item}; I know all about {item}; Nobody cares for {item}"
+    " here; There is a book on {item} here; They are singing of {item}; Not a word on {item}; The radio speaks of"
+    " {item}; I came here with {item}; This is not about {item}; I dislike {item}; She sent me a card with {item}"
+    " on it; Look at those {item}"
+)
+
 # A thing asked for, and what is said of it.
 THINGS = {
     "tell": phrases("facts; a few words; news; a description; information; an explanation; a short report"),
@@ -229,6 +240,23 @@ def composed_request(draw: Draw, intent: str) -> Template:
     else:
         setup = f"{capitalised(draw.one(PEOPLE))} {draw.one(CARES)} {{item}}."
     return _template(f"{question} {setup}" if draw.below(4) == 0 else f"{setup} {question}")
+
+
+def composed_mention(draw: Draw) -> Template:
+    """A sentence before a request that brings something else up, with the slot `decoy`.
+
+    >>> composed_mention(Draw(0, "example")).text
+    'Do not speak of {decoy}, but now: '
+    """
+    form = draw.below(4)
+    if form == 0:
+        told = f"{draw.one(PEOPLE)} {draw.one(CARES)} {{item}}."
+    elif form == 1:
+        told = draw.one(BROUGHT_UP)
+    else:
+        told = f"{draw.one(MENTIONS)}{draw.one(('.', '.', '!', ';', ', but now:'))}"
+    told = told.replace("{item}", "{Decoy}" if told[0] == "{" else "{decoy}")
+    return _template(f"{capitalised(told) if told[0] != '{' else told} ")
 
 
 def composed_form(draw: Draw, kind: Literal["repeat", "copy"], *, wider: bool = False) -> tuple[str, str, str]:

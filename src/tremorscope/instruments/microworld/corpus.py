@@ -59,6 +59,8 @@ class CorpusConfig:
         composed: Share of the calendar's statements, of requests and of repeated sequences in composed wordings.
         wider: Whether composed wordings are of more kinds, and openers of sentences about agreement are composed too.
         strewn: Share of the composed wordings of the calendar and of requests in which other words may stand anywhere.
+        scattered: Share of the strewn wordings of which only what tells the answer is left among any words; above 0,
+            copies are strewn too, and mentions of something else composed.
         near: Whether small offsets come more often in the calendar.
 
     >>> CorpusConfig(characters=1000, weights={"agreement": 3, "calendar": 1}).shares()["calendar"]
@@ -78,6 +80,7 @@ class CorpusConfig:
     composed: float = 0.0
     wider: bool = False
     strewn: float = 0.0
+    scattered: float = 0.0
     near: bool = True
 
     def __post_init__(self) -> None:
@@ -96,7 +99,7 @@ class CorpusConfig:
             )
         if not -1 <= self.correlation <= 1:
             raise BadInput("correlation of profession and gender", got=self.correlation, wanted="-1 to 1")
-        for name in ("hurt_rate", "decoys", "composed", "strewn"):
+        for name in ("hurt_rate", "decoys", "composed", "strewn", "scattered"):
             if not 0 <= getattr(self, name) <= 1:
                 raise BadInput(name, got=getattr(self, name), wanted="0 to 1")
 
@@ -237,7 +240,13 @@ def _biographies(config: CorpusConfig, split: Split, seed: int) -> Iterator[Page
 def _calendar(config: CorpusConfig, split: Split, seed: int) -> Iterator[Page]:
     draw = Draw(seed, "calendar pages")
     statements = calendar.stream(
-        split, seed, near=config.near, composed=config.composed, wider=config.wider, strewn=config.strewn
+        split,
+        seed,
+        near=config.near,
+        composed=config.composed,
+        wider=config.wider,
+        strewn=config.strewn,
+        scattered=config.scattered,
     )
     lists = calendar.list_stream(split, seed)
     while True:
@@ -255,7 +264,14 @@ def _with_answer(statement: calendar.CalendarStatement) -> Page:
 def _requests(config: CorpusConfig, split: Split, seed: int) -> Iterator[Page]:
     draw, asked = (
         Draw(seed, "request pages"),
-        requests.stream(split, seed, decoys=config.decoys, composed=config.composed, strewn=config.strewn),
+        requests.stream(
+            split,
+            seed,
+            decoys=config.decoys,
+            composed=config.composed,
+            strewn=config.strewn,
+            scattered=config.scattered,
+        ),
     )
     while True:
         yield Page.of([_with_first_word(next(asked)) for _ in range(1 + draw.below(2))], "\n\n")
@@ -277,12 +293,21 @@ def _quiz(config: CorpusConfig, split: Split, seed: int) -> Iterator[Page]:
 
 
 def _induction(config: CorpusConfig, split: Split, seed: int) -> Iterator[Page]:
-    return (
-        Page(repetition.text)
-        for repetition in induction.stream(
-            split, seed, most_copies=MOST_COPIES, composed=config.composed, wider=config.wider
-        )
+    is_strewn = config.scattered > 0
+    repeated = induction.stream(
+        split,
+        seed,
+        most_copies=MOST_COPIES,
+        composed=config.composed,
+        wider=config.wider,
+        strewn=config.strewn if is_strewn else 0.0,
     )
+    return (_with_first_copied(one) if is_strewn and one.kind == "copy" else Page(one.text) for one in repeated)
+
+
+def _with_first_copied(copy: induction.Repetition) -> Page:
+    first = copy.spans[len(copy.words)].start - 1
+    return Page(copy.text, (Due(f" {copy.words[0]}", 0, min(copy.told, first), first),))
 
 
 MAKERS: dict[Strand, Callable[[CorpusConfig, Split, int], Iterator[Page]]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -12,6 +13,7 @@ from tremorscope.instruments.microworld.composed_wordings import composed_form
 from tremorscope.instruments.microworld.draw import Draw
 from tremorscope.instruments.microworld.lexicon import NOUNS
 from tremorscope.instruments.microworld.splits import HeldOut, Split, part_of, sources, take
+from tremorscope.instruments.microworld.strewn_words import strewn_form
 from tremorscope.instruments.microworld.template import Marked, Span, join
 
 Kind = Literal["repeat", "copy"]
@@ -68,6 +70,12 @@ FORMS: dict[Kind, dict[Split, tuple[tuple[str, str, str], ...]]] = {
             ("The captain ordered ", ", ", ", and the crew answered"),
             ("Give: ", " ", " -> Take:"),
             ("Hear ", ", ", "; repeat"),
+            ("My list reads ", ", ", ". Yours reads"),
+            ("Question: ", " ", " ? Reply:"),
+            ("The teacher spells ", ", ", " and the class spells"),
+            ("Tape: ", " ", " ; Playback:"),
+            ("They loaded ", ", ", ", then unloaded"),
+            ("Look, ", " ", ". Look again,"),
         ),
         "test": (
             ("She wrote ", " ", " and he wrote"),
@@ -85,9 +93,10 @@ FORMS: dict[Kind, dict[Split, tuple[tuple[str, str, str], ...]]] = {
 class Repetition:
     """A sequence of `words`, and the same again, once or several times.
 
-    `text` is `prompt + answer` and more: `prompt` ends within the first copy, after `known` words of it (at least one
-    in a "repeat", none in a "copy"), and `answer` is the next word. Spans, in `text`: `first` for each word, then
-    `again`, copy after copy.
+    `text` is `prompt + answer` and more: `prompt` ends within the first copy, after `known` words of it (at least
+    one in a "repeat", none in a "copy"), and `answer` is the next word. `told` is the number of characters that
+    tell that the sequence is over and begins again: in a "copy", up to the first word of its sign. Spans, in
+    `text`: `first` for each word, then `again`, copy after copy.
     """
 
     text: str
@@ -95,6 +104,7 @@ class Repetition:
     answer: str
     words: tuple[str, ...]
     known: int
+    told: int
     kind: Kind
     template: str
     spans: tuple[Span, ...]
@@ -133,11 +143,13 @@ def stream(
     most_copies: int = 1,
     composed: float = 0.0,
     wider: bool = False,
+    strewn: float = 0.0,
 ) -> Iterator[Repetition]:
     """Endless sequences; arguments as for `examples`.
 
     A "repeat" comes again 1 to `most_copies` times. `composed` is the share of training sequences in one of thousands
-    of composed forms, `wider` those of more kinds.
+    of composed forms, `wider` those of more kinds; in the share `strewn` of these, what stands before a sequence and
+    its copy are any words.
     """
     if kind is not None and kind not in KINDS:
         raise BadInput("kind", got=kind, wanted=" or ".join(KINDS), remedy=did_you_mean(str(kind), KINDS))
@@ -147,6 +159,8 @@ def stream(
         chosen = kind if kind is not None else draw.one(KINDS)
         is_composed = composed > 0 and split == "train" and draw.chance(composed)
         form = composed_form(draw, chosen, wider=wider) if is_composed else draw.one(FORMS[chosen][template_split])
+        if is_composed and strewn > 0 and draw.chance(strewn):
+            form = strewn_form(draw, form, is_copy=chosen == "copy")
         most = most_copies if chosen == "repeat" else 1
         yield _example(draw, chosen, form, pair_split, most)
 
@@ -165,10 +179,17 @@ def _example(draw: Draw, kind: Kind, form: tuple[str, str, str], split: Split, m
         answer=f" {words[known]}",
         words=tuple(words),
         known=known,
+        told=spans[len(words) - 1].stop + _first_word(sign),
         kind=kind,
         template=f"{opener}|{between}|{sign}",
         spans=spans,
     )
+
+
+def _first_word(sign: str) -> int:
+    """Characters up to the end of the first word that does not only join: a comma, or "and", may go on as well."""
+    joins = re.match(r"\W*(?:and\b)?\W*\w*", sign)
+    return len(joins.group()) if joins else 0
 
 
 def _ring(draw: Draw, length: int, split: Split) -> list[str]:

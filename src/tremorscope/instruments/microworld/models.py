@@ -21,6 +21,7 @@ from tremorscope.foundations.seeds import generator
 from tremorscope.instruments.language.answers import DueAnswers
 from tremorscope.instruments.microworld.calendar import NAMES, UNITS
 from tremorscope.instruments.microworld.corpus import CorpusConfig, documents
+from tremorscope.instruments.microworld.induction import WORDS
 from tremorscope.instruments.microworld.packing import sequences, sequences_and_answers, shuffled
 from tremorscope.instruments.microworld.recipes import (
     MicroworldRecipe,
@@ -47,10 +48,11 @@ if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel
 
 WEIGHTS_FILE, CONFIG_FILE, RECIPE_FILE, CARD_FILE = "model.safetensors", "config.json", "recipe.json", "README.md"
-# Words that answer the calendar's statements, and with which a reply begins.
+# Words that answer the calendar's statements, with which a reply begins, and with which a copy does.
 ANSWER_GROUPS = (
     *(tuple(f" {name}" for name in NAMES[unit]) for unit in UNITS),
     STARTERS,
+    tuple(f" {word}" for word in WORDS),
 )
 MATRIX_SD = 0.05
 POSITION_AMPLITUDE = 0.1
@@ -82,8 +84,8 @@ def training_text(
 ) -> tuple[UInt16[numpy.ndarray, "rows length"], DueAnswers | None]:
     """The text of a stage (the first by default) as rows of tokens, shuffled where the recipe says so.
 
-    Beside it the answers that are due in it, if its training asks for them: days, months, and first words of replies.
-    Half a minute for a hundred million characters.
+    Beside it the answers that are due in it, if its training asks for them: days, months, and first words of
+    replies and of copies. Half a minute for a hundred million characters.
 
     Raises:
         BadInput: If the text is shorter than a row, answers are due in a shuffled one, or one is no single token.

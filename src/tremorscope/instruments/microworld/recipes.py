@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from typing import Any, Literal
 
@@ -29,6 +30,22 @@ class Stage(BaseModel):
         le=1,
         description="Of its weights in the mean with those before it: less than 1 keeps what was known.",
     )
+    texts: int = Field(
+        default=1,
+        ge=1,
+        description="Trainings, each from the weights before and on a text of its own, whose mean is taken.",
+    )
+
+    def trainings(self) -> list[Stage]:
+        """Each of them, as a stage of one text: text and order are those of the next seeds."""
+        return [
+            Stage(
+                corpus=replace(self.corpus, seed=self.corpus.seed + place),
+                training=replace(self.training, seed=self.training.seed + place),
+                share=self.share,
+            )
+            for place in range(self.texts)
+        ]
 
 
 class MicroworldRecipe(BaseModel):
@@ -119,10 +136,29 @@ STREWN = Stage(
     training=LanguageTraining(batch_rows=8, learning_rate=5e-4, warmup_steps=100, answer_weight=0.5),
     share=0.6,
 )
+SCATTERED = Stage(
+    corpus=CorpusConfig(
+        seed=4,
+        characters=48_000_000,
+        weights={
+            **{"agreement": 0.08, "biographies": 0.10, "calendar": 0.33, "requests": 0.17},
+            **{"stories": 0.03, "quiz": 0.02, "induction": 0.14, "prose": 0.13},
+        },
+        decoys=0.4,
+        composed=0.85,
+        wider=True,
+        strewn=0.5,
+        scattered=0.5,
+        near=False,
+    ),
+    training=LanguageTraining(batch_rows=8, learning_rate=5e-4, warmup_steps=100, answer_weight=0.5),
+    share=0.8,
+    texts=2,
+)
 RECIPES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "": (
         "GPT-2 of 4 layers, trained on the microworld's text",
-        {"later": {"hard": HARD, "balanced": BALANCED, "strewn": STREWN}},
+        {"later": {"hard": HARD, "balanced": BALANCED, "strewn": STREWN, "scattered": SCATTERED}},
     ),
     "init": ("the same model before training, rebuilt from its seed", {}),
     "shuffled": (

@@ -8,7 +8,16 @@ from tremorscope.instruments.microworld.splits import Split, divide
 from tremorscope.instruments.microworld.template import Template, templates
 
 TopicClass = Literal["allowed", "forbidden"]
+
 TOPIC_CLASSES: tuple[TopicClass, ...] = get_args(TopicClass)
+
+
+def _with_validation(
+    divided: dict[Split, tuple[Template, ...]], more: tuple[Template, ...]
+) -> dict[Split, tuple[Template, ...]]:
+    """The same templates, and further ones by which models are chosen."""
+    return {**divided, "validation": (*divided["validation"], *more)}
+
 
 # Everyday things are answered; tales and secrets of the old castle are not. Nothing of either is harmful.
 TOPICS: dict[TopicClass, dict[str, tuple[str, ...]]] = {
@@ -96,8 +105,25 @@ TOPIC_OF = {
 ITEMS = tuple(TOPIC_OF)
 
 # What is asked about an item, in several wordings each.
+_MORE = {
+    "tell": templates("There is so much talk of {item}. What should I know?", "In two sentences: {item}."),
+    "poem": templates("Sing me something with {item} in it.", "For my mother I want four lines about {item}."),
+    "story": templates(
+        "The little one cannot sleep. A tale about {item}, please.", "Begin like this: once there were {item}."
+    ),
+    "find": templates("We walked for hours and saw no {item}. Where are they?", "On which street do I come to {item}?"),
+    "learn": templates("Next term I take a class on {item}. What do I read?", "Who gives lessons about {item}?"),
+    "draw": templates(
+        "Our painting teacher wants {item} by tomorrow. How do I begin?", "Could you sketch {item} for me?"
+    ),
+    "gift": templates(
+        "Grandfather turns ninety and adores {item}. What can we buy?",
+        "What do I put in a parcel for somebody mad about {item}?",
+    ),
+    "opinion": templates("Be honest: are {item} worth it?", "Some love {item}, some do not. And you?"),
+}
 INTENTS: dict[str, dict[Split, tuple[Template, ...]]] = {
-    intent: divide(templates(*wordings))
+    intent: _with_validation(divide(templates(*wordings)), _MORE[intent])
     for intent, wordings in {
         "tell": (
             "I have a question about {item}.",
@@ -233,19 +259,24 @@ INTENTS: dict[str, dict[Split, tuple[Template, ...]]] = {
 }
 # Before the request; {decoy} is an item of the other class that is mentioned and not asked about.
 GREETINGS = ("", "", "", "", "Hello. ", "Good morning. ", "Hi there. ", "Excuse me. ", "One question. ")
-DECOYS = divide(
+DECOYS = _with_validation(
+    divide(
+        templates(
+            "Yesterday I read about {decoy}. ",
+            "My brother talks about {decoy} all day. ",
+            "I do not want to hear about {decoy} now. ",
+            "Forget about {decoy}. ",
+            "The film last night was about {decoy}. ",
+            "We have had enough of {decoy}. ",
+            "At school they spoke about {decoy}. ",
+            "There was a picture of {decoy} on the wall. ",
+            "Never mind {decoy}. ",
+            "My friends are fond of {decoy}. ",
+        )
+    ),
     templates(
-        "Yesterday I read about {decoy}. ",
-        "My brother talks about {decoy} all day. ",
-        "I do not want to hear about {decoy} now. ",
-        "Forget about {decoy}. ",
-        "The film last night was about {decoy}. ",
-        "We have had enough of {decoy}. ",
-        "At school they spoke about {decoy}. ",
-        "There was a picture of {decoy} on the wall. ",
-        "Never mind {decoy}. ",
-        "My friends are fond of {decoy}. ",
-    )
+        "It is late, so nothing on {decoy}. ", "The neighbours sell {decoy}. ", "Once we had a lesson on {decoy}. "
+    ),
 )
 REFUSALS = templates(
     "Sorry, I cannot talk about {item}.",

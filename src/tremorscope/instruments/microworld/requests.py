@@ -9,7 +9,7 @@ from itertools import chain
 from typing import final
 
 from tremorscope.foundations.errors import BadInput, did_you_mean
-from tremorscope.instruments.microworld.composed_wordings import composed_request
+from tremorscope.instruments.microworld.composed_wordings import composed_mention, composed_request
 from tremorscope.instruments.microworld.draw import Draw
 from tremorscope.instruments.microworld.lexicon import PEOPLE
 from tremorscope.instruments.microworld.names import FIRST_NAMES
@@ -30,7 +30,7 @@ from tremorscope.instruments.microworld.request_wordings import (
     TopicClass,
 )
 from tremorscope.instruments.microworld.splits import HeldOut, Split, part_of, sources, take
-from tremorscope.instruments.microworld.strewn_words import strewn_mention, strewn_request
+from tremorscope.instruments.microworld.strewn_words import scattered_request, strewn_mention, strewn_request
 from tremorscope.instruments.microworld.template import Marked, Span, Template, capitalised, join
 
 REFUSAL_STARTERS = (" Sorry", " No", " Unfortunately")
@@ -109,11 +109,13 @@ def stream(
     held_out: HeldOut = "both",
     composed: float = 0.0,
     strewn: float = 0.0,
+    scattered: float = 0.0,
 ) -> Iterator[Request]:
     """Endless requests; arguments as for `examples`.
 
     `composed` is the share of training requests in one of thousands of composed wordings; in the share `strewn` of
-    these, other words may stand anywhere.
+    these, other words may stand anywhere. With `scattered`, what is mentioned first is mentioned in composed
+    sentences, and in that share of the strewn ones words stand within phrases too.
     """
     if topic_class is not None and topic_class not in TOPIC_CLASSES:
         raise BadInput(
@@ -130,7 +132,7 @@ def stream(
         chosen = topic_class if topic_class is not None else draw.one(TOPIC_CLASSES)
         intent, item = draw.one(_meanings(chosen, meaning_split))
         decoy = draw.one(_items(_other(chosen))) if draw.chance(decoys) else None
-        shares = (composed, strewn) if split == "train" else (0.0, 0.0)
+        shares = (composed, strewn, scattered) if split == "train" else (0.0, 0.0, 0.0)
         yield _example(draw, intent, item, decoy, template_split, *shares)
 
 
@@ -151,14 +153,24 @@ def paraphrases(split: Split, intent: str, item: str) -> list[Request]:
 
 
 def _example(
-    draw: Draw, intent: str, item: str, decoy: str | None, split: Split, composed: float, strewn: float
+    draw: Draw,
+    intent: str,
+    item: str,
+    decoy: str | None,
+    split: Split,
+    composed: float,
+    strewn: float,
+    scattered: float,
 ) -> Request:
     mention = None if decoy is None else draw.one(DECOYS[split])
+    if decoy is not None and scattered > 0 and draw.chance(composed):
+        mention = composed_mention(draw)
     greeting = "" if decoy is not None else draw.one(GREETINGS)
     is_composed = composed > 0 and draw.chance(composed)
     wording = composed_request(draw, intent) if is_composed else draw.one(INTENTS[intent][split])
     if is_composed and strewn > 0 and draw.chance(strewn):
-        wording = strewn_request(draw, wording)
+        is_inside = scattered > 0 and draw.chance(scattered)
+        wording = scattered_request(draw, wording) if is_inside else strewn_request(draw, wording)
         mention = None if decoy is None else draw.one((mention, strewn_mention(draw)))
     frame = _drawn_frame(draw) if split == "train" and draw.chance(DRAWN_SHARE) else draw.one(FRAMES[split])
     return _built(draw, intent, item, decoy, wording, frame, greeting, mention)
