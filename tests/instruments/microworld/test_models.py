@@ -121,7 +121,7 @@ def test_rows_of_the_twin_hold_the_same_tokens(tokenizer):
 
 
 def test_answers_are_found_in_the_text_of_a_stage_that_asks_for_them(tokenizer):
-    changes = {"later": {"scattered": {"corpus": {"characters": 30_000, "weights": {"prose": 0}}}}}
+    changes = {"later": {"scattered": {"corpus": {"characters": 60_000, "weights": {"prose": 0}}}}}
     recipe = recipe_of("", TINY | changes)
     stage = recipe.later["scattered"]
     rows, answers = training_text(recipe, tokenizer, stage)
