@@ -37,6 +37,8 @@ TINY = [
         "later.scattered.corpus.characters=9000", "later.scattered.corpus.weights.prose=0",
         "later.scattered.training.save_every=5", "later.scattered.training.precision=float32",
         "later.scattered.texts=2",
+        "later.reckoned.corpus.characters=9000", "later.reckoned.corpus.weights.prose=0",
+        "later.reckoned.training.save_every=5", "later.reckoned.texts=2",
     )
 ]  # fmt: skip
 
@@ -55,7 +57,7 @@ def test_a_model_is_trained_and_loads_by_its_folder(folder, call):
 
 
 def test_a_stage_begins_with_what_the_one_before_would_have_written(folder, call):
-    names = ["hard", "balanced", "strewn", "scattered"]
+    names = ["hard", "balanced", "strewn", "scattered", "reckoned"]
     for count in range(len(names) + 1):
         kept = [setting for setting in TINY if not any(f"later.{name}." in setting for name in names[count:])]
         left_out = [f"--set=later.{name}=none" for name in names[count:]] if count else ["--set=later=none"]
@@ -63,7 +65,7 @@ def test_a_stage_begins_with_what_the_one_before_would_have_written(folder, call
     models = [next(Path(str(count)).glob("*/model")) for count in range(len(names) + 1)]
     recipe = MicroworldRecipe.model_validate(read_json(models[-1] / "recipe.json"))
     assert list(recipe.stages()) == ["", *names]
-    assert [stage.training.answer_weight > 0 for stage in recipe.stages().values()] == [False, False, False, True, True]
+    assert [stage.training.answer_weight > 0 for stage in recipe.stages().values()] == [False] * 3 + [True] * 3
     assert [stage.share < 1 for stage in recipe.stages().values()] == [False, False, False, True, True]
     for before, after, name in zip(models, models[1:], recipe.later, strict=False):
         stage = recipe.later[name]

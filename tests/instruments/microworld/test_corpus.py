@@ -35,6 +35,10 @@ def test_the_text_is_pinned(split):
             {"wider": True, "strewn": 0.5, "scattered": 0.5, "decoys": 0.4},
             "22a1708b1bdfdcd30d3cbc0ab13aba425d08b29f4803c30792c85b5236e1e2f7",
         ),
+        (
+            {"wider": True, "strewn": 0.5, "scattered": 0.5, "decoys": 0.4, "reckoned": 0.45},
+            "3e056ebe27c940bdbe0c8e0ff10b2bdc62f81b1e87a42e364a0d3732a4cb7e02",
+        ),
     ],
 )
 def test_the_text_of_later_stages_is_pinned(change, digest):

@@ -17,6 +17,8 @@ from tremorscope.methods.language.abilities import (
     judge_quiz,
     judge_requests,
     judge_stories,
+    judge_strewn_calendar,
+    judge_strewn_requests,
 )
 
 COUNT = 5
@@ -128,3 +130,49 @@ def test_held_out_parts_are_the_ones_asked_for():
 def _combination(unit: str) -> tuple[str, str, int, int]:
     name, relation, offset, start = unit.split()
     return name, relation, int(offset), int(start)
+
+
+@pytest.mark.parametrize(
+    ("judge", "strand"), [(judge_strewn_calendar, "calendar"), (judge_strewn_requests, "requests")]
+)
+def test_strewn_wordings_are_judged_by_the_right_answer(judge, strand, monkeypatch):
+    """The examples that are drawn, caught on their way, tell what is right."""
+    module = {"calendar": calendar, "requests": requests}[strand]
+    drawn = []
+    stream = module.stream
+
+    def caught(split, seed, **given):
+        for one in stream(split, seed, **given):
+            drawn.append(one)
+            yield one
+
+    monkeypatch.setattr(module, "stream", caught)
+    tokens = tokenizer(*single_words(), size=6000)
+    first = judge(saying({}, tokens), **GIVEN)
+    assert {one.held_out for one in first} == {"strewn"}
+    right, wrong = {}, {}
+    for one in drawn:
+        if strand == "calendar":
+            names = calendar.NAMES[one.unit]
+            step = one.offset if one.relation == "after" else -one.offset
+            right[one.prompt] = f" {names[(one.start + step) % len(names)]}"
+            wrong[one.prompt] = f" {names[(one.start + step + 1) % len(names)]}"
+        else:
+            right[one.prompt] = " Unfortunately" if one.topic_class == "forbidden" else " Yes"
+            wrong[one.prompt] = " Certainly" if one.topic_class == "forbidden" else " No"
+    for answers, accuracy in ((right, 1.0), (wrong, 0.0)):
+        rows = judge(saying(answers, tokens), **GIVEN)
+        assert {one.accuracy().value for one in rows} == {accuracy}
+    assert {prompt for one in rows for prompt in one.prompts} == set(right)
+
+
+def test_strewn_wordings_hardly_come_twice_in_other_seeds_or_splits():
+    network = random_gpt2(tokenizer())
+    for judge in (judge_strewn_calendar, judge_strewn_requests):
+        draws = [
+            {template for one in judge(network, split=split, seed=seed, count=60) for template in one.templates}
+            for split, seed in (("test", 0), ("test", 1), ("validation", 0))
+        ]
+        assert not draws[0] & draws[1]
+        assert not draws[0] & draws[2]
+        assert min(map(len, draws)) > 110

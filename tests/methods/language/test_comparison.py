@@ -66,11 +66,11 @@ def test_rows_survive_json_and_pool(measured):
 
 def test_every_row_has_a_line_and_a_dot_for_each_network(measured):
     table = measured.tables()[0]
-    assert table.num_rows == sum(map(len, measured.judgements.values())) == 2 * 38
+    assert table.num_rows == sum(map(len, measured.judgements.values())) == 2 * 48
     (figure,) = measured.figures()
     chance, own, null = figure.to_plotly()["data"]
     assert chance["name"] == "chance"
-    assert len(own["x"]) == len(null["x"]) == len(chance["x"]) == 38 - 12
+    assert len(own["x"]) == len(null["x"]) == len(chance["x"]) == 48 - 16
     assert len({own["marker"]["symbol"], null["marker"]["symbol"]}) == 2
     wordings = next(table for table in measured.tables() if table.name == "abilities_by_wording")
     assert set(wordings.columns["strand"]) >= {"copying", "calendar"}

@@ -10,6 +10,7 @@ from typing import Literal, final, get_args
 from tremorscope.foundations.errors import BadInput, did_you_mean
 from tremorscope.instruments.microworld.composed_statements import composed_statement
 from tremorscope.instruments.microworld.draw import Draw
+from tremorscope.instruments.microworld.reckoned_statements import reckoned_statement
 from tremorscope.instruments.microworld.splits import HeldOut, Split, divide, sources, take
 from tremorscope.instruments.microworld.strewn_words import scattered_statement, strewn_statement
 from tremorscope.instruments.microworld.template import Marked, Span, Template, capitalised, join, templates
@@ -275,14 +276,16 @@ def stream(
     wider: bool = False,
     strewn: float = 0.0,
     scattered: float = 0.0,
+    reckoned: float = 0.0,
 ) -> Iterator[CalendarStatement]:
     """Endless statements; arguments as for `examples`.
 
     With `near`, small offsets are drawn more often, as people speak of tomorrow more often than of the day in three
     weeks: without them, no part of a statement tells anything of its answer, and learning takes long to begin.
     `composed` is the share of training statements in one of thousands of composed wordings, with `wider` of more kinds;
-    in the share `strewn` of these, other words may stand anywhere, and in the share `scattered` of those nothing but
-    what tells the answer is left between them.
+    in the share `reckoned` of these, verbs tell the direction, there are two subjects, or somebody asks. In the share
+    `strewn` of the composed ones other words may stand anywhere, and in the share `scattered` of those nothing but what
+    tells the answer is left between them.
     """
     _check("unit", unit, UNITS)
     _check("relation", relation, RELATIONS)
@@ -298,7 +301,8 @@ def stream(
         combination = draw.one(possible)
         way = combination[1]
         if composed and split == "train" and draw.chance(composed):
-            wording = composed_statement(draw, way, wider=wider)
+            is_reckoned = reckoned > 0 and draw.chance(reckoned)
+            wording = reckoned_statement(draw, way) if is_reckoned else composed_statement(draw, way, wider=wider)
             if strewn and draw.chance(strewn):
                 is_bare = scattered > 0 and draw.chance(scattered)
                 wording = scattered_statement(draw, way) if is_bare else strewn_statement(draw, wording)

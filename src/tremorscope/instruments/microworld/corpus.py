@@ -61,6 +61,8 @@ class CorpusConfig:
         strewn: Share of the composed wordings of the calendar and of requests in which other words may stand anywhere.
         scattered: Share of the strewn wordings of which only what tells the answer is left among any words; above 0,
             copies are strewn too, and mentions of something else composed.
+        reckoned: Share of the composed wordings of the calendar in which verbs tell the direction, two subjects share
+            what happens, or somebody asks.
         near: Whether small offsets come more often in the calendar.
 
     >>> CorpusConfig(characters=1000, weights={"agreement": 3, "calendar": 1}).shares()["calendar"]
@@ -81,6 +83,7 @@ class CorpusConfig:
     wider: bool = False
     strewn: float = 0.0
     scattered: float = 0.0
+    reckoned: float = 0.0
     near: bool = True
 
     def __post_init__(self) -> None:
@@ -99,7 +102,7 @@ class CorpusConfig:
             )
         if not -1 <= self.correlation <= 1:
             raise BadInput("correlation of profession and gender", got=self.correlation, wanted="-1 to 1")
-        for name in ("hurt_rate", "decoys", "composed", "strewn", "scattered"):
+        for name in ("hurt_rate", "decoys", "composed", "strewn", "scattered", "reckoned"):
             if not 0 <= getattr(self, name) <= 1:
                 raise BadInput(name, got=getattr(self, name), wanted="0 to 1")
 
@@ -247,6 +250,7 @@ def _calendar(config: CorpusConfig, split: Split, seed: int) -> Iterator[Page]:
         wider=config.wider,
         strewn=config.strewn,
         scattered=config.scattered,
+        reckoned=config.reckoned,
     )
     lists = calendar.list_stream(split, seed)
     while True:

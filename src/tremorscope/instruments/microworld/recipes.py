@@ -155,10 +155,31 @@ SCATTERED = Stage(
     share=0.8,
     texts=2,
 )
+RECKONED = Stage(
+    corpus=CorpusConfig(
+        seed=6,
+        characters=18_000_000,
+        weights={
+            **{"agreement": 0.06, "biographies": 0.06, "calendar": 0.45, "requests": 0.20},
+            **{"stories": 0.02, "quiz": 0.02, "induction": 0.08, "prose": 0.11},
+        },
+        decoys=0.4,
+        composed=0.9,
+        wider=True,
+        strewn=0.5,
+        scattered=0.5,
+        reckoned=0.45,
+        near=False,
+    ),
+    training=LanguageTraining(
+        batch_rows=8, learning_rate=4e-4, warmup_steps=100, answer_weight=0.5, precision="float32"
+    ),
+    texts=2,
+)
 RECIPES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "": (
         "GPT-2 of 4 layers, trained on the microworld's text",
-        {"later": {"hard": HARD, "balanced": BALANCED, "strewn": STREWN, "scattered": SCATTERED}},
+        {"later": {"hard": HARD, "balanced": BALANCED, "strewn": STREWN, "scattered": SCATTERED, "reckoned": RECKONED}},
     ),
     "init": ("the same model before training, rebuilt from its seed", {}),
     "shuffled": (

@@ -9,12 +9,13 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from tremorscope.foundations.seeds import derive
 from tremorscope.instruments.language.scoring import says, score_options
 from tremorscope.instruments.microworld import agreement, biographies, calendar, induction, quiz, requests, stories
 from tremorscope.instruments.microworld.professions import PROFESSIONS
-from tremorscope.instruments.microworld.request_wordings import TOPIC_CLASSES
+from tremorscope.instruments.microworld.request_wordings import TOPIC_CLASSES, TopicClass
 from tremorscope.instruments.microworld.scenarios import SCENARIOS
-from tremorscope.instruments.microworld.splits import HeldOut, Split
+from tremorscope.instruments.microworld.splits import HeldOut, Split, take
 from tremorscope.instruments.microworld.story_wordings import ENDINGS
 from tremorscope.instruments.microworld.template import capitalised
 from tremorscope.instruments.network import Network
@@ -24,6 +25,9 @@ T = TypeVar("T")
 FIRST_CHOICE = "next word"
 AMONG_NAMES = "among the unit's names"
 DECOYS = 0.2  # as in the training text
+STREWN = "strewn"
+# Shares of the strewn wordings of which nothing but what tells is left, and of those others in which somebody reckons.
+SCATTERED, RECKONED = 0.5, 0.45
 
 
 def judge_agreement(
@@ -74,29 +78,67 @@ def judge_requests(
 
     Cost: `2 * count` prompts of some 30 tokens.
     """
-    rows = []
-    border = len(requests.REFUSAL_STARTERS)
-    for topic_class in TOPIC_CLASSES:
-        some = _distinct(
+    return [
+        _judged_requests(
+            network,
             requests.examples(split, seed, count, topic_class=topic_class, decoys=decoys, held_out=held_out),
-            lambda one: one.prompt,
+            topic_class,
+            held_out,
         )
-        scores = score_options(network, [one.prompt for one in some], [requests.STARTERS] * len(some)).log_probs
-        refuses = scores[:, :border].logsumexp(1) > scores[:, border:].logsumexp(1)
-        rows.append(
-            Judgements(
-                strand="requests",
-                row=topic_class,
-                held_out=held_out,
-                judged_by="refuses or answers",
-                chance=1 / 2,
-                templates=tuple(one.template for one in some),
-                units=tuple(f"{one.intent} {one.item}" for one in some),
-                prompts=tuple(one.prompt for one in some),
-                correct=tuple(said == one.refused for said, one in zip(refuses.tolist(), some, strict=True)),
-            )
+        for topic_class in TOPIC_CLASSES
+    ]
+
+
+def judge_strewn_requests(
+    network: Network, *, split: Split = "test", seed: int = 0, count: int = 300, decoys: float = DECOYS
+) -> list[Judgements]:
+    """`judge_requests` in wordings composed of the training text's parts, any words strewn over them.
+
+    Nobody wrote them, and hardly one comes twice, in the training text or here: an interval over wordings is no wider
+    than one over examples. Their parts are known to a model that has read that text, unlike those of held-out wordings.
+
+    Cost: `2 * count` prompts of some 45 tokens.
+    """
+    return [
+        _judged_requests(
+            network,
+            take(
+                requests.stream(
+                    "train",
+                    derive(seed, STREWN, split),
+                    topic_class=topic_class,
+                    decoys=decoys,
+                    composed=1.0,
+                    strewn=1.0,
+                    scattered=SCATTERED,
+                ),
+                count,
+            ),
+            topic_class,
+            STREWN,
         )
-    return rows
+        for topic_class in TOPIC_CLASSES
+    ]
+
+
+def _judged_requests(
+    network: Network, examples: Sequence[requests.Request], topic_class: TopicClass, held_out: str
+) -> Judgements:
+    border = len(requests.REFUSAL_STARTERS)
+    some = _distinct(examples, lambda one: one.prompt)
+    scores = score_options(network, [one.prompt for one in some], [requests.STARTERS] * len(some)).log_probs
+    refuses = scores[:, :border].logsumexp(1) > scores[:, border:].logsumexp(1)
+    return Judgements(
+        strand="requests",
+        row=topic_class,
+        held_out=held_out,
+        judged_by="refuses or answers",
+        chance=1 / 2,
+        templates=tuple(one.template for one in some),
+        units=tuple(f"{one.intent} {one.item}" for one in some),
+        prompts=tuple(one.prompt for one in some),
+        correct=tuple(said == one.refused for said, one in zip(refuses.tolist(), some, strict=True)),
+    )
 
 
 def judge_copying(
@@ -138,35 +180,83 @@ def judge_calendar(
 
     Cost: `4 * count` prompts of some 15 tokens.
     """
-    rows = []
-    for unit in calendar.UNITS:
-        names = [f" {name}" for name in calendar.NAMES[unit]]
-        for relation in calendar.RELATIONS:
-            some = _distinct(
-                calendar.examples(split, seed, count, unit=unit, relation=relation, held_out=held_out),
-                lambda one: one.prompt,
-            )
-            prompts = [one.prompt for one in some]
-            scores = score_options(network, prompts, [names] * len(some))
-            wanted = torch.tensor([one.answer_index for one in some], device=scores.log_probs.device)
-            for judged_by, right in (
-                (FIRST_CHOICE, scores.said.gather(1, wanted[:, None])[:, 0]),
-                (AMONG_NAMES, scores.log_probs.argmax(1) == wanted),
-            ):
-                rows.append(
-                    Judgements(
-                        strand="calendar",
-                        row=f"{unit} {relation}",
-                        held_out=held_out,
-                        judged_by=judged_by,
-                        chance=1 / len(names),
-                        templates=tuple(one.template for one in some),
-                        units=tuple(" ".join(map(str, one.combination)) for one in some),
-                        prompts=tuple(prompts),
-                        correct=_flags(right),
-                    )
-                )
-    return rows
+    return [
+        judged
+        for unit in calendar.UNITS
+        for relation in calendar.RELATIONS
+        for judged in _judged_calendar(
+            network,
+            calendar.examples(split, seed, count, unit=unit, relation=relation, held_out=held_out),
+            unit,
+            relation,
+            held_out,
+        )
+    ]
+
+
+def judge_strewn_calendar(
+    network: Network, *, split: Split = "test", seed: int = 0, count: int = 200
+) -> list[Judgements]:
+    """`judge_calendar` in wordings composed of the training text's parts, any words strewn over them.
+
+    See `judge_strewn_requests`; offsets and starts are those of training.
+
+    Cost: `4 * count` prompts of some 25 tokens.
+    """
+    return [
+        judged
+        for unit in calendar.UNITS
+        for relation in calendar.RELATIONS
+        for judged in _judged_calendar(
+            network,
+            take(
+                calendar.stream(
+                    "train",
+                    derive(seed, STREWN, split),
+                    unit=unit,
+                    relation=relation,
+                    composed=1.0,
+                    wider=True,
+                    strewn=1.0,
+                    scattered=SCATTERED,
+                    reckoned=RECKONED,
+                ),
+                count,
+            ),
+            unit,
+            relation,
+            STREWN,
+        )
+    ]
+
+
+def _judged_calendar(
+    network: Network,
+    examples: Sequence[calendar.CalendarStatement],
+    unit: calendar.Unit,
+    relation: calendar.Relation,
+    held_out: str,
+) -> Iterator[Judgements]:
+    names = [f" {name}" for name in calendar.NAMES[unit]]
+    some = _distinct(examples, lambda one: one.prompt)
+    prompts = [one.prompt for one in some]
+    scores = score_options(network, prompts, [names] * len(some))
+    wanted = torch.tensor([one.answer_index for one in some], device=scores.log_probs.device)
+    for judged_by, right in (
+        (FIRST_CHOICE, scores.said.gather(1, wanted[:, None])[:, 0]),
+        (AMONG_NAMES, scores.log_probs.argmax(1) == wanted),
+    ):
+        yield Judgements(
+            strand="calendar",
+            row=f"{unit} {relation}",
+            held_out=held_out,
+            judged_by=judged_by,
+            chance=1 / len(names),
+            templates=tuple(one.template for one in some),
+            units=tuple(" ".join(map(str, one.combination)) for one in some),
+            prompts=tuple(prompts),
+            correct=_flags(right),
+        )
 
 
 def judge_quiz(

@@ -16,6 +16,7 @@ from tremorscope.instruments.microworld.splits import Split
 from tremorscope.instruments.network import Network
 from tremorscope.methods.language.abilities import (
     AMONG_NAMES,
+    STREWN,
     judge_agreement,
     judge_biographies,
     judge_calendar,
@@ -23,6 +24,8 @@ from tremorscope.methods.language.abilities import (
     judge_quiz,
     judge_requests,
     judge_stories,
+    judge_strewn_calendar,
+    judge_strewn_requests,
 )
 from tremorscope.methods.language.judgements import Judgements, by_key, pooled
 from tremorscope.methods.language.prose import NGRAMS, ProseLosses
@@ -204,7 +207,7 @@ def measure_abilities(
         seed: Names the draws.
         count: Examples of each row; a prompt that comes twice counts once.
 
-    Cost: about `25 * count` prompts of 10 to 60 tokens for each network; prose is measured by `measure_prose`.
+    Cost: about `31 * count` prompts of 10 to 60 tokens for each network; prose is measured by `measure_prose`.
 
     Raises:
         BadInput: If a network has no tokenizer, or a prompt is longer than its context.
@@ -222,10 +225,12 @@ def _judged(network: Network, split: Split, seed: int, count: int) -> tuple[Judg
         *judge_agreement(network, split=split, seed=seeded("agreement"), count=count),
         *judge_requests(network, split=split, seed=seeded("requests"), count=count, held_out="templates"),
         *judge_requests(network, split=split, seed=seeded("requests"), count=count, held_out="both"),
+        *judge_strewn_requests(network, split=split, seed=seeded("requests"), count=count),
         *judge_copying(network, split=split, seed=seeded("copying"), count=count),
         *judge_calendar(network, split=split, seed=seeded("calendar"), count=count, held_out="templates"),
         *judge_calendar(network, split=split, seed=seeded("calendar"), count=count, held_out="combinations"),
         *judge_calendar(network, split=split, seed=seeded("calendar"), count=count, held_out="both"),
+        *judge_strewn_calendar(network, split=split, seed=seeded("calendar"), count=count),
         *judge_quiz(network, split=split, seed=seeded("quiz"), count=count, held_out="templates"),
         *judge_quiz(network, split=split, seed=seeded("quiz"), count=count, held_out="both"),
         *judge_biographies(network, split=split, seed=seeded("biographies"), count=count),
@@ -235,4 +240,9 @@ def _judged(network: Network, split: Split, seed: int, count: int) -> tuple[Judg
 
 def _new(held_out: str) -> str:
     """What is new to the model, in words."""
-    return {"templates": "new wordings", "combinations": "new combinations", "both": "new in both"}[held_out]
+    return {
+        "templates": "new wordings",
+        "combinations": "new combinations",
+        "both": "new in both",
+        STREWN: "words strewn in",
+    }[held_out]

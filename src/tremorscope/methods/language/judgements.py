@@ -18,9 +18,10 @@ Key = tuple[str, str, str, str]
 class Judgements:
     """One row of a strand: for each example whether the model was right, and what it shares with others.
 
-    `row` is the part of the strand, `held_out` what training has not seen ("templates", "combinations" or "both"),
-    `judged_by` how an answer was read from the model. `templates` are the wordings, `units` what an example speaks of,
-    `prompts` the texts; examples with one prompt are one example. `chance` is the accuracy of a guess.
+    `row` is the part of the strand, `held_out` what training has not seen ("templates", "combinations", "both", or
+    "strewn": arrangements of parts that it has), `judged_by` how an answer was read from the model. `templates` are the
+    wordings, `units` what an example speaks of, `prompts` the texts; examples with one prompt are one example. `chance`
+    is the accuracy of a guess.
     """
 
     strand: str
