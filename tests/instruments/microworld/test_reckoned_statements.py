@@ -23,7 +23,8 @@ WAYS = {
         (
             r"later|afterwards|thereafter|past|onwards|forward|more|another|adds?|added|adding|puts? on|on top|put off",
             r"increase[sd]?|append(?:s|ed)?|late|delayed|delay|postponed|longer|proceeds?|proceeded|slipped|followed",
-            r"lets? n n (?:pass|go by)|advance[sd]? by|includes?|included|counts? up|counted up|kept waiting|n n ahead(?! of)",
+            r"lets? n n (?:pass|go by)|advance[sd]? by|includes?|included|counts? up|counted up|kept waiting",
+            r"n n ahead(?! of)",
         )
     ),
     "before": "|".join(

@@ -174,6 +174,7 @@ RECKONED = Stage(
     training=LanguageTraining(
         batch_rows=8, learning_rate=4e-4, warmup_steps=100, answer_weight=0.5, precision="float32"
     ),
+    share=0.7,
     texts=2,
 )
 RECIPES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
