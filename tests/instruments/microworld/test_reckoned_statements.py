@@ -13,7 +13,9 @@ from tremorscope.foundations.errors import BadInput
 from tremorscope.instruments.microworld import calendar
 from tremorscope.instruments.microworld.corpus import CorpusConfig
 from tremorscope.instruments.microworld.draw import Draw
-from tremorscope.instruments.microworld.reckoned_statements import KINDS, NAMING, reckoned_statement
+from tremorscope.instruments.microworld.lexicon import NOUNS
+from tremorscope.instruments.microworld.reckoned_statements import KINDS, _two, reckoned_statement
+from tremorscope.instruments.microworld.reckoned_wordings import NAMING
 from tremorscope.instruments.microworld.template import Template
 
 MANY = 3000
@@ -104,9 +106,6 @@ def test_a_statement_reads_like_one(kind, relation):
 
 def test_several_subjects_agree_with_what_they_do():
     """No plural noun of the lexicon stands before a form of one subject, nor the other way round."""
-    from tremorscope.instruments.microworld.lexicon import NOUNS
-    from tremorscope.instruments.microworld.reckoned_statements import _two
-
     draw = Draw(8, "two")
     many = "|".join(noun.plural for noun in NOUNS if noun.plural != noun.singular)
     one = "|".join(noun.singular for noun in NOUNS if noun.plural != noun.singular)
