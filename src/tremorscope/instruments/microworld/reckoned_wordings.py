@@ -119,7 +119,7 @@ OFF: dict[Relation, tuple[str, ...]] = {
 OFF_ENDS = (
     *(", so it was {on}", ", so {on}", " and was {on}", ", that is {on}", ", namely {on}", ". It was {on}"),
     *(", thus {on}", ", so it came {on}", " and came {on}", ", i.e. {on}", ": {on}", ", which was", ", which means"),
-    *(", hence {on}"),
+    ", hence {on}",
 )
 BELIEVED = phrases(
     "thought it was; guessed; believed in; had written; would have said; bet on; expected; hoped for; wanted; voted"
@@ -182,7 +182,7 @@ REPLIES = (
     *(" It is", " Answer:", " We have", " That is", " The answer:", " I say", " A:", " Of course", " It was"),
     *(" Surely", " We were at", " One says", " Well,", " It must be", " We get", " We had", " They had", " We see"),
     *(" It will be", " You have", " She says", " He said", " They saw", "\n", " Right:", " My answer is", " I know:"),
-    *(" That was"),
+    " That was",
 )
 PLACED: dict[Relation, tuple[str, ...]] = {
     "after": phrases(
