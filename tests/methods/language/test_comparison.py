@@ -72,6 +72,10 @@ def test_every_row_has_a_line_and_a_dot_for_each_network(measured):
     assert chance["name"] == "chance"
     assert len(own["x"]) == len(null["x"]) == len(chance["x"]) == 48 - 16
     assert len({own["marker"]["symbol"], null["marker"]["symbol"]}) == 2
+    name = "calendar: weekday after, words strewn in"
+    row = measured.row("own", "calendar", "weekday after", held_out="strewn", judged_by="among the unit's names")
+    place = figure.to_plotly()["layout"]["yaxis"]["ticktext"].index(name)
+    assert own["x"][place] == pytest.approx(row.accuracy().value)
     wordings = next(table for table in measured.tables() if table.name == "abilities_by_wording")
     assert set(wordings.columns["strand"]) >= {"copying", "calendar"}
 

@@ -139,7 +139,7 @@ class AbilitiesMeasurement:
 
     def figures(self) -> list[Figure]:
         """All rows as dots with intervals, one mark for each network, beside what a guess would reach."""
-        shown = [one for one in self.judgements[self.own] if one.judged_by != AMONG_NAMES]
+        shown = [one for one in self.judgements[self.own] if (one.judged_by == AMONG_NAMES) == _any_may_follow(one)]
         series: dict[str, Series] = {}
         for place, (name, judgements) in enumerate(self.judgements.items()):
             found = {one.key: one.accuracy() for one in judgements}
@@ -149,7 +149,8 @@ class AbilitiesMeasurement:
             name="abilities",
             title="What each network gets right on held-out examples",
             caption="Share of right answers with 99 % intervals over wordings and examples; grey bars mark what a "
-            "guess would reach. Calendar and copying ask for the likeliest of all next words.",
+            "guess would reach. Calendar and copying ask for the likeliest of all next words; where words are strewn "
+            "in, any may come next, and the calendar asks for the likeliest name.",
             labels=[f"{one.strand}: {one.row.replace('_', ' ')}, {_new(one.held_out)}" for one in shown],
             series=series,
             x=Axis(title="accuracy, share of held-out examples", range=(-0.02, 1.02)),
@@ -236,6 +237,11 @@ def _judged(network: Network, split: Split, seed: int, count: int) -> tuple[Judg
         *judge_biographies(network, split=split, seed=seeded("biographies"), count=count),
         *judge_stories(network, split=split, seed=seeded("stories"), count=count),
     )
+
+
+def _any_may_follow(row: Judgements) -> bool:
+    """Whether other words than an answer may come next, so that the likeliest of all says little."""
+    return row.strand == "calendar" and row.held_out == STREWN
 
 
 def _new(held_out: str) -> str:
