@@ -257,8 +257,8 @@ ROWS = (*_ROWS, *(f"{name}r" for name, row in _ROWS.items() if row.twin))
         },
     },
     cost={
-        "quick": "about 3 CPU-minutes: 3 draws of some 3,500 prompts for a network, a third for a null",
-        "desk": "about 18 CPU-minutes: 5 draws of some 14,000 prompts, probes for 28 professions",
+        "quick": "about 4 CPU-minutes (6 without AVX-512): 3 draws of some 4,300 prompts, a third for nulls",
+        "desk": "about 20 CPU-minutes (31 without AVX-512): 5 draws of some 17,000 prompts, probes for 28 professions",
         "paper": "about an hour of CPU time; the model is our own, so this is the desk with narrower intervals",
     },
     rows=ROWS,
