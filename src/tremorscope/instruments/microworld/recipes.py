@@ -92,7 +92,9 @@ class MicroworldRecipe(BaseModel):
 # offsets as often as near ones, wordings by the thousand, and more of what is hard; the third, at a lower rate, brings
 # back what was forgotten meanwhile. The fourth strews words that tell nothing over the wordings, and asks for the
 # answer behind each of them: no word is then needed to know that an answer is due. The mean of the weights before and
-# after it has learnt that and forgotten nothing (Wortsman et al. 2022, arXiv:2109.01903).
+# after it has learnt that and forgotten nothing (Wortsman et al. 2022, arXiv:2109.01903). The fifth leaves nothing but
+# what tells; the sixth has verbs that tell, second subjects and questions, in float32, as not every machine computes
+# in bfloat16.
 HARD = Stage(
     corpus=CorpusConfig(
         seed=1,
